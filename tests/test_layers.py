@@ -1,0 +1,109 @@
+"""The layers of docs/ARCHITECTURE.md, kept by walking the imports."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txociproxy
+
+PACKAGE = Path(txociproxy.__file__).parent
+LAYERS = (
+    {"oci"},
+    {"interfaces", "logs"},
+    {"ingest", "bodies", "storage", "upstreams", "workers"},
+    {"asking", "cache", "flights", "ingests", "manifests", "modes", "slots", "tags"},
+    {"web"},
+    {"config", "namespaces", "options", "quantities", "service", "settings", "sources"},
+)
+LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Iterate over the package's files with their syntax."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Iterate over the full names that are imported anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str) -> str:
+    """Return the room of a file or of an imported name of ours."""
+    return name.replace("/", ".").removeprefix("txociproxy.").split(".")[0]
+
+
+class LayerTests(SynchronousTestCase):
+    """Who may know whom."""
+
+    def offenders(self, is_wrong: object) -> list[str]:
+        """Return the imports that are wrong, as ``file: name``."""
+        assert callable(is_wrong)
+        return [f"{file}: {name}" for file, tree in modules() for name in imports(tree) if is_wrong(file, name)]
+
+    def test_every_room_has_a_layer(self) -> None:
+        """A new room is given its place here."""
+        self.assertEqual({room_of(file) for file, _ in modules()} - {"__init__"} - set(LAYER_OF), set())
+
+    def test_imports_point_down(self) -> None:
+        """A room knows what lies below; the mechanisms of layer 2 do not know each other, workers excepted."""
+
+        def is_wrong(file: str, name: str) -> bool:
+            here, there = room_of(file), room_of(name)
+            if not name.startswith("txociproxy.") or there == here or there == "__version__":
+                return False
+            below = LAYER_OF[here] - LAYER_OF[there]
+            return below < 0 or (below == 0 and LAYER_OF[here] == 2 and there != "workers")
+
+        self.assertEqual(self.offenders(is_wrong), [])
+
+    def test_the_language_is_pure(self) -> None:
+        """oci/ knows the standard library and attrs, no I/O and no Twisted."""
+        pure = sys.stdlib_module_names - {"socket", "asyncio", "subprocess", "time", "threading", "os", "pathlib"}
+
+        def is_wrong(file: str, name: str) -> bool:
+            return room_of(file) == "oci" and name.split(".")[0] not in pure | {"attrs", "__future__", "txociproxy"}
+
+        self.assertEqual(self.offenders(is_wrong), [])
+
+    def test_only_the_service_names_the_reactor_and_a_storage(self) -> None:
+        """Everything else is given its clock, its reactor and its storage."""
+
+        def is_wrong(file: str, name: str) -> bool:
+            storage = name.startswith("txociproxy.storage") and room_of(file) != "storage"
+            return file != "service.py" and (storage or name.startswith("twisted.internet.reactor"))
+
+        self.assertEqual(self.offenders(is_wrong), [])
+
+    def test_servers_and_resources_live_in_web(self) -> None:
+        """Policy and mechanism do not know that they are asked over HTTP."""
+
+        def is_wrong(file: str, name: str) -> bool:
+            return name.startswith(("twisted.web.server", "twisted.web.resource")) and room_of(file) != "web"
+
+        self.assertEqual(self.offenders(is_wrong), [])
+
+    def test_boto3_is_not_imported(self) -> None:
+        """Nothing uses S3 yet."""
+        self.assertEqual(self.offenders(lambda _, name: name.startswith(("boto3", "botocore"))), [])
+
+    def test_only_config_reads_the_environment(self) -> None:
+        """What the process was told is in Config."""
+        found = [
+            file
+            for file, tree in modules()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+            if isinstance(node.value, ast.Name) and node.value.id == "os"
+        ]
+        self.assertEqual(set(found), {"config.py"})

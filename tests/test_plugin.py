@@ -1,0 +1,83 @@
+"""``twistd`` knows us, as a person would find it: installed, and outside the checkout."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+LIST_PLUGINS = """
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+print(*(plugin.tapname for plugin in getPlugins(IServiceMaker)))
+"""
+
+
+def run(*words: str, cwd: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with a bare environment; PYTHONPATH would show the checkout."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.run(
+        words, cwd=cwd, env={**kept, **environ}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+
+
+class PluginTests(SynchronousTestCase):
+    """The door of the house."""
+
+    def setUp(self) -> None:
+        """Stand in a directory that is not the checkout, with txociproxy installed."""
+        self.elsewhere = self.mktemp()
+        os.makedirs(self.elsewhere)
+        if run(sys.executable, "-c", "import txociproxy", cwd=self.elsewhere).returncode:
+            raise SkipTest("txociproxy is not installed here; `make test` installs it")
+
+    def twistd(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run ``twistd -n ociproxy``."""
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        return run(twistd, "-n", "--pidfile=", "ociproxy", *words, cwd=self.elsewhere, **environ)
+
+    def test_twisted_finds_the_plugin(self) -> None:
+        """``ociproxy`` is among the service makers."""
+        found = run(sys.executable, "-c", LIST_PLUGINS, cwd=self.elsewhere)
+        self.assertIn("ociproxy", found.stdout.split(), found.stderr)
+
+    def test_twistd_explains_the_options(self) -> None:
+        """``twistd ociproxy --help`` ends well and names them."""
+        help_text = self.twistd("--help")
+        self.assertEqual(help_text.returncode, 0, help_text.stderr)
+        self.assertIn("--tag-fresh-s=", help_text.stdout)
+
+    def test_a_wrong_value_stops_the_start_with_one_line(self) -> None:
+        """No traceback, no page of options, and the sentence is the last line."""
+        stopped = self.twistd("--mode=transparent", "--min-free=lots")
+        self.assertEqual(stopped.returncode, 1)
+        lines = (stopped.stdout + stopped.stderr).strip().splitlines()
+        self.assertLessEqual(len(lines), 3, lines)
+        self.assertIn("--min-free: 'lots' is not an amount of space; write", lines[-1])
+
+    def test_a_root_that_cannot_be_written_stops_the_start_with_one_line(self) -> None:
+        """The directory of the storage is tried before anything listens (RULES G2)."""
+        stopped = self.twistd("--mode=transparent", "--listen=127.0.0.1:0", "--fs-root=/dev/null/cache")
+        self.assertEqual(stopped.returncode, 1)
+        lines = (stopped.stdout + stopped.stderr).strip().splitlines()
+        self.assertLessEqual(len(lines), 3, lines)
+        self.assertIn("--fs-root: '/dev/null/cache'", lines[-1])
+
+
+class PluginFileTests(SynchronousTestCase):
+    """The file that every ``twistd`` of the machine imports."""
+
+    def test_it_imports_nothing_of_ours(self) -> None:
+        """It names its module as text."""
+        tree = ast.parse((ROOT / "twisted/plugins/txociproxy_plugin.py").read_text("utf-8"))
+        modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        self.assertEqual(modules, ["twisted.application.service"])
+
+    def test_the_plugin_folder_is_no_package(self) -> None:
+        """An ``__init__.py`` there would hide Twisted's own plugins, or Twisted."""
+        self.assertEqual([*(ROOT / "twisted").rglob("__init__.py")], [])

@@ -1,0 +1,293 @@
+"""One connection: limits, refusals, and that one request never becomes two (RULES A1-A3, A5)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.web.doubles import Line
+from txociproxy.web.channel import LINGER_BYTES, LINGER_S
+from txociproxy.web.site import DoorLimits
+
+HOST = b"Host: cache.example\r\n"
+GET = b"GET /v2/ HTTP/1.1\r\n" + HOST
+SMUGGLED = b"GET /v2/evil/manifests/x HTTP/1.1\r\n" + HOST + b"\r\n"
+
+# What two machines could read differently; each is followed by a request that must never be seen.
+AMBIGUOUS: tuple[tuple[str, bytes], ...] = (
+    (
+        "TE and CL",
+        b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "CL and TE",
+        b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("two CL", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n"),
+    ("two equal CL", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\na=bcd"),
+    ("CL list", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 5, 5\r\n\r\na=bcd"),
+    ("CL plus sign", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Content-Length: +0\r\n\r\n"),
+    ("CL hex", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Content-Length: 0x0\r\n\r\n"),
+    ("CL endless", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+    ("TE identity", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: identity\r\n\r\n"),
+    ("TE xchunked", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("TE two", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    ("TE 1.0", b"POST /v2/_token HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("space before colon", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Content-Length : 0\r\n\r\n"),
+    ("obs-fold", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X-A: b\r\n Content-Length: 90\r\n\r\n"),
+    ("fold first", b"GET /v2/ HTTP/1.1\r\n" + b" X: y\r\n" + HOST + b"\r\n"),
+    ("bare LF head", b"GET /v2/ HTTP/1.1\nHost: cache.example\n\n"),
+    ("bare LF field", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X: a\nContent-Length: 90\r\n\r\n"),
+    ("bare CR field", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X: a\rContent-Length: 90\r\n\r\n"),
+    ("NUL", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n"),
+    ("control byte", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X: a\x01b\r\n\r\n"),
+    ("no Host", b"GET /v2/ HTTP/1.1\r\n\r\n"),
+    ("two Host", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"Host: other.example\r\n\r\n"),
+    ("two equal Host", b"GET /v2/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n"),
+    ("Host with a path", b"GET /v2/ HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+    ("Host empty", b"GET /v2/ HTTP/1.1\r\nHost: \r\n\r\n"),
+    ("Host with userinfo", b"GET /v2/ HTTP/1.1\r\nHost: a@b\r\n\r\n"),
+    ("absolute form", b"GET http://cache.example/v2/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("authority form", b"CONNECT cache.example:443 HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("asterisk form", b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("fragment", b"GET /v2/#x HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("DEL in target", b"GET /v2/\x7f HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("high byte in target", b"GET /v2/\xa0 HTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("tab in request line", b"GET\t/v2/\tHTTP/1.1\r\n" + HOST + b"\r\n"),
+    ("version 0.9", b"GET /v2/\r\n"),
+    ("version 2", b"GET /v2/ HTTP/2.0\r\n" + HOST + b"\r\n"),
+    ("no colon", b"GET /v2/ HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n"),
+)
+
+BODIES: tuple[tuple[str, bytes, int], ...] = (
+    ("GET with CL", GET + b"Content-Length: 5\r\n\r\nhello", 413),
+    ("GET with TE", GET + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 413),
+    ("HEAD with CL", b"HEAD /v2/ HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", 413),
+    ("GET with a request in its body", GET + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED), 413),
+    ("PUT", b"PUT /v2/a/manifests/b HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", 405),
+    ("PATCH", b"PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n", 405),
+    ("POST elsewhere", b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", 405),
+    ("form too long", b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 65537\r\n\r\n", 413),
+)
+
+
+class OneRequestNeverBecomesTwoTests(SynchronousTestCase):
+    """The smuggling table of RULES A1 and A2."""
+
+    def test_ambiguous_heads_are_refused_and_nothing_behind_them_is_read(self) -> None:
+        """Each line of the table gets one 400 and its follower is never seen."""
+        for name, head in AMBIGUOUS:
+            line = Line()
+            answer = line.send(head + SMUGGLED)
+            self.assertEqual(answer.count(b"HTTP/1.1 "), 1, name)
+            self.assertEqual((line.status, line.root.seen), (400, []), name)
+            self.assertTrue(line.wire.half_closed, name)
+
+    def test_the_verdict_is_the_same_byte_by_byte(self) -> None:
+        """How the bytes are cut into pieces changes nothing."""
+        for name, head in AMBIGUOUS:
+            if len(head) > 1000:
+                continue
+            line = Line()
+            for position in range(len(head)):
+                line.send(head[position : position + 1])
+            line.send(SMUGGLED)
+            self.assertEqual((line.status, line.root.seen), (400, []), name)
+
+    def test_bodies_are_answered_at_the_end_of_the_headers(self) -> None:
+        """No body but a small form is taken, whatever is in it."""
+        for name, data, status in BODIES:
+            line = Line()
+            head, _, rest = data.partition(b"\r\n\r\n")
+            line.send(head + b"\r\n\r\n")
+            self.assertEqual(line.status, status, name)
+            answer = line.send(rest + SMUGGLED)
+            self.assertEqual(answer.count(b"HTTP/1.1 "), 1, name)
+            self.assertEqual(line.root.seen, [], name)
+
+    def test_a_pipelined_get_with_a_body_is_refused_after_the_first_answer(self) -> None:
+        """The first request is answered, the second refused, the third never read."""
+        line = Line()
+        answer = line.send(GET + b"\r\n" + GET + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED)
+        self.assertEqual(line.root.seen, [(b"GET", b"/v2/")])
+        self.assertEqual([part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]], [b"200", b"413"])
+
+    def test_pipelined_requests_without_bodies_are_all_answered(self) -> None:
+        """Plain pipelining works."""
+        line = Line()
+        answer = line.send((GET + b"\r\n") * 3)
+        self.assertEqual(len(line.root.seen), 3)
+        self.assertEqual(answer.count(b"HTTP/1.1 200 OK"), 3)
+
+
+class BodyTests(SynchronousTestCase):
+    """What becomes of bodies (RULES A2)."""
+
+    def test_a_put_of_ten_gib_is_answered_before_its_second_mib_without_a_file(self) -> None:
+        """The answer is there at the end of the headers and no temporary file is opened."""
+        self.patch(tempfile, "TemporaryFile", lambda *_: self.fail("a body was spooled"))
+        line = Line()
+        line.send(b"PUT /v2/a/blobs/uploads/1 HTTP/1.1\r\n" + HOST + b"Content-Length: 10737418240\r\n\r\n")
+        self.assertEqual(line.status, 405)
+        self.assertIn(b"Allow: GET, HEAD", line.wire.value())
+        for _ in range(32):
+            line.send(b"x" * 65536)
+        self.assertEqual(line.wire.value().count(b"HTTP/1.1"), 1)
+
+    def test_no_100_continue_invites_a_refused_body(self) -> None:
+        """Expect: 100-continue gets the final status alone (RFC 9110, section 10.1.1)."""
+        line = Line()
+        line.send(b"PUT /v2/a/manifests/b HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+        self.assertEqual(line.status, 405)
+
+    def test_a_small_form_arrives_whole_from_memory(self) -> None:
+        """The token endpoint's form is read, with a length and in chunks."""
+        self.patch(tempfile, "TemporaryFile", lambda *_: self.fail("a body was spooled"))
+        for framing in (
+            b"Content-Length: 5\r\n\r\na=bcd",
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\na=bcd\r\n0\r\n\r\n",
+        ):
+            line = Line()
+            line.send(b"POST /v2/_token HTTP/1.1\r\n" + HOST + framing)
+            self.assertEqual(line.root.bodies, [b"a=bcd"])
+
+    def test_a_chunked_form_beyond_64_kib_is_refused(self) -> None:
+        """A form without a length has the same limit."""
+        line = Line()
+        line.send(b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            line.send(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        line.send(b"0\r\n\r\n")
+        self.assertEqual((line.status, line.root.seen), (413, []))
+
+    def test_a_write_without_a_body_reaches_the_resource(self) -> None:
+        """It has nothing to spool, so that its answer is made where all others are."""
+        line = Line()
+        line.send(b"DELETE /v2/a/manifests/b HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.assertEqual(line.root.seen, [(b"DELETE", b"/v2/a/manifests/b")])
+
+
+class LimitTests(SynchronousTestCase):
+    """How long a head may be (RULES A3)."""
+
+    def test_60_kib_of_authorization_pass(self) -> None:
+        """Tokens are long."""
+        line = Line()
+        line.send(GET + b"Authorization: Bearer " + b"x" * 60 * 1024 + b"\r\n\r\n")
+        self.assertEqual(line.status, 200)
+
+    def test_heads_below_the_limits_pass(self) -> None:
+        """127 KiB in one line, 200 KiB in two."""
+        for sizes in ((127,), (100, 100)):
+            line = Line()
+            line.send(GET + b"".join(b"X-A: " + b"x" * size * 1024 + b"\r\n" for size in sizes) + b"\r\n")
+            self.assertEqual(line.status, 200, sizes)
+
+    def test_heads_above_the_limits_get_431_in_the_form_of_the_spec(self) -> None:
+        """129 KiB in one line, 10 MiB in one line, 300 KiB in three, 600 fields."""
+        for sizes in ((129,), (10240,), (100, 100, 100)):
+            line = Line()
+            line.send(GET)
+            for size in sizes:
+                line.send(b"X-A: " + b"x" * size * 1024 + b"\r\n")
+            self.assertEqual(line.status, 431, sizes)
+            body = json.loads(line.wire.value().partition(b"\r\n\r\n")[2])
+            self.assertEqual(body["errors"][0]["code"], "SIZE_INVALID")
+        line = Line()
+        line.send(GET + b"X-A: b\r\n" * 600 + b"\r\n")
+        self.assertEqual((line.status, line.root.seen), (431, []))
+
+    def test_a_target_above_the_limit_gets_414(self) -> None:
+        """The status line was not read yet, so it is the target that is too long."""
+        line = Line()
+        line.send(b"GET /" + b"x" * 200 * 1024)
+        self.assertEqual(line.status, 414)
+
+
+class LingeringTests(SynchronousTestCase):
+    """A refusal can be read: the connection is not closed on unread input."""
+
+    def refused(self) -> Line:
+        """Return a connection that has just been refused."""
+        line = Line()
+        line.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        self.assertTrue(line.wire.half_closed)
+        self.assertFalse(line.wire.disconnecting)
+        return line
+
+    def test_it_closes_after_two_seconds(self) -> None:
+        """The client's time to read is bounded, however much it sends."""
+        line = self.refused()
+        line.clock.advance(LINGER_S - 0.1)
+        line.send(b"x")
+        self.assertFalse(line.wire.disconnecting)
+        line.clock.advance(0.2)
+        self.assertTrue(line.wire.disconnecting)
+        line.clock.advance(20)
+        self.assertTrue(line.wire.disconnected)
+
+    def test_it_aborts_after_too_many_bytes(self) -> None:
+        """What is swallowed is bounded, and not kept."""
+        line = self.refused()
+        for _ in range(LINGER_BYTES // 65536 + 1):
+            line.send(b"x" * 65536)
+        self.assertTrue(line.wire.disconnected)
+        self.assertEqual(line.channel._buffer, b"")
+
+    def test_nothing_is_left_behind_when_the_client_closes(self) -> None:
+        """No timer survives."""
+        line = self.refused()
+        line.hang_up()
+        self.assertEqual(line.clock.getDelayedCalls(), [])
+
+
+class ConnectionCapTests(SynchronousTestCase):
+    """How many connections there may be (RULES A5)."""
+
+    def test_one_connection_too_many_gets_503_and_is_closed(self) -> None:
+        """The cap per client address holds; a place given back is free again."""
+        first = Line(DoorLimits(max_connections_per_client=1))
+        second = Line(site=first.site)
+        self.assertEqual(second.status, 503)
+        self.assertTrue(second.wire.half_closed)
+        second.hang_up()
+        first.hang_up()
+        self.assertEqual(first.site.census.connections, 0)
+        third = Line(site=first.site)
+        self.assertEqual(third.wire.value(), b"")
+
+    def test_the_cap_of_all_connections_holds(self) -> None:
+        """It counts across addresses."""
+        first = Line(DoorLimits(max_connections=1))
+        self.assertEqual(Line(site=first.site).status, 503)
+
+    def test_an_idle_connection_is_closed_after_a_minute(self) -> None:
+        """Nobody holds a place for nothing."""
+        line = Line()
+        line.clock.advance(61)
+        self.assertTrue(line.wire.disconnecting)
+
+
+class PersistenceTests(SynchronousTestCase):
+    """When another request may follow (RFC 9112, section 9.3)."""
+
+    def test_close_is_found_among_other_tokens(self) -> None:
+        """Twisted would see the first line split at spaces only."""
+        for field in (
+            b"Connection: close\r\n",
+            b"Connection: te,close\r\n",
+            b"Connection: te\r\nConnection: Close\r\n",
+        ):
+            line = Line()
+            answer = line.send(GET + field + b"\r\n")
+            self.assertTrue(line.wire.disconnecting, field)
+            self.assertIn(b"Connection: close", answer)
+
+    def test_http_1_0_needs_no_host_and_closes(self) -> None:
+        """An old client gets one answer."""
+        line = Line()
+        line.send(b"GET /v2/ HTTP/1.0\r\n\r\n")
+        self.assertEqual(line.status, 200)
+        self.assertTrue(line.wire.disconnecting)

@@ -1,0 +1,63 @@
+"""The core, put together: everything between a storage, the upstreams and the door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, cast
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from txociproxy.asking import Asking, Registry
+from txociproxy.blobs import Blobs, RangeRules
+from txociproxy.cache import Cache
+from txociproxy.ingest.ingest import IngestLimits
+from txociproxy.ingests import IngestCaps, Ingests
+from txociproxy.interfaces import IMode, IStorage, IWorkers
+from txociproxy.manifests import Manifests
+from txociproxy.tags import TagRules, Tags
+
+
+@frozen
+class CoreRules:
+    """The bounds and policies of the core."""
+
+    limits: IngestLimits = field(factory=IngestLimits)
+    caps: IngestCaps = field(factory=IngestCaps)
+    tags: TagRules = field(factory=TagRules)
+    ranges: RangeRules = field(factory=RangeRules)
+
+
+@frozen
+class Core:
+    """What the service holds on to.
+
+    :ivar ingests: to be abandoned when the service stops.
+    """
+
+    cache: Cache
+    ingests: Ingests
+
+
+def assemble(
+    storage: IStorage,
+    mode: IMode,
+    registry: Registry,
+    hashers: IWorkers,
+    clock: IReactorTime,
+    now: Callable[[], float],
+    rules: CoreRules,
+) -> Core:
+    """Put the core together.
+
+    :param hashers: for work of the processor; never the pool of the disk.
+    :param now: seconds since the epoch.
+    """
+    silence_s = rules.limits.silence_s
+    asking = Asking(registry, clock, silence_s)
+    manifests = Manifests(storage, asking, hashers, clock, silence_s)
+    ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps)
+    visibility = cast(Literal["public", "private"], mode.visibility)
+    blobs = Blobs(asking, ingests, clock, rules.ranges, visibility)
+    tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
+    return Core(Cache(storage, mode, registry, asking, manifests, tags, blobs, rules.tags, clock), ingests)

@@ -1,0 +1,150 @@
+"""The configuration: options, environment and file become one frozen value, or one clear sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from txociproxy.namespaces import chosen_upstreams
+from txociproxy.settings import SETTINGS, Setting
+from txociproxy.sources import ConfigError, Said, said_in_environment, said_in_file, said_in_options, shown
+from txociproxy.upstreams.table import Entry
+
+__all__ = ["Config", "ConfigError", "load"]
+
+MIN_KEY_BYTES = 32
+
+
+@frozen
+class Config:
+    """All that can be configured, checked; docs/configuration.md says what each one means.
+
+    :ivar stale_if_error_s: ``math.inf`` is unlimited.
+    :ivar fs_root: absolute, as all paths here.
+    :ivar upstreams: the table of namespaces, without duplicates.
+    :ivar default_namespace: the namespace of one of the upstreams.
+    """
+
+    mode: str
+    config: str | None
+    listen: tuple[str, ...]
+    public_url: str | None
+    token_key_file: str | None
+    storage_backend: str
+    fs_root: str
+    min_free_fraction: float
+    min_free_bytes: int
+    upstreams: tuple[Entry, ...]
+    default_namespace: str
+    cache_tag_manifests: bool
+    cache_latest_tag: bool
+    tag_fresh_s: float
+    tag_swr_s: float
+    stale_if_error_s: float
+    on_upstream_404: str
+    range_miss: str
+    connect_timeout_s: float
+    silence_timeout_s: float
+    client_stall_s: float
+    spool_stall_s: float
+    stop_timeout_s: float
+    max_connections: int
+    max_connections_per_client: int
+    max_ingests: int
+    max_ingests_per_namespace: int
+    max_ingests_per_client: int
+    max_lonely_ingests: int
+    max_ingest_memory_bytes: int
+    max_range_relays: int
+    max_range_relays_per_digest: int
+    log_level: str
+
+
+def load(options: Mapping[str, Any], environ: Mapping[str, str] | None = None, is_root: bool | None = None) -> Config:
+    """Make the configuration; an option wins over the environment, that over the file, that over the default.
+
+    :param options: parsed options by name; None or empty where not given.
+    :param environ: None is the process's own environment.
+    :param is_root: for the default of fs_root; None asks the system.
+    :raises ConfigError: something is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    in_options, in_environment = said_in_options(options), said_in_environment(environ)
+    file = in_options.get("config") or in_environment.get("config")
+    in_file, mappings = said_in_file(str(Path(file.texts[-1]).expanduser())) if file else ({}, [])
+    said = {**in_file, **in_environment, **in_options}
+    _check_modes(said, in_options.get("mode"), in_environment.get("mode"))
+
+    values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
+    _check_built(values, environ)
+    _check_key_file(values["token_key_file"])
+    if values["fs_root"] is None:
+        values["fs_root"] = _default_root(environ, os.geteuid() == 0 if is_root is None else is_root)
+    upstreams, default_namespace = chosen_upstreams(said, mappings, values)
+    free = values.pop("min_free")
+    values["max_ingest_memory_bytes"] = values.pop("max_ingest_memory")
+    for name in ("shipped_upstreams", "upstream_registry", "default_namespace"):
+        values.pop(name)  # they are in the table now
+    return Config(
+        **values,
+        upstreams=upstreams,
+        default_namespace=default_namespace,
+        min_free_fraction=free.fraction,
+        min_free_bytes=free.at_least_bytes,
+    )
+
+
+def _value(setting: Setting, said: Said | None) -> Any:
+    """Return what was said, or the default; both are read alike."""
+    if said is not None:
+        return said.read(setting)
+    return None if setting.default is None else Said("default", (setting.default,)).read(setting)
+
+
+def _check_modes(said: Mapping[str, Said], option: Said | None, variable: Said | None) -> None:
+    """Refuse two modes and none (RULES D6): the mode decides who may read, so nothing is guessed."""
+    if "mode" not in said:
+        raise ConfigError("--mode: not given; write --mode transparent, PROXY_MODE=transparent, or mode: transparent")
+    if option and variable and option.texts[-1].lower() != variable.texts[-1].lower():
+        raise ConfigError(
+            f"--mode: {shown(option.texts[-1])}, but PROXY_MODE is {shown(variable.texts[-1])}; give one of them"
+        )
+
+
+def _check_built(values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Refuse what this release does not do yet, rather than do something else."""
+    if values["mode"] == "authenticated":
+        raise ConfigError("--mode: 'authenticated' is not built yet in this release; use transparent")
+    if values["storage_backend"] == "s3":
+        raise ConfigError("--storage-backend: 's3' is not built yet in this release; use fs")
+    tls = environ.get("GENERATE_SELF_SIGNED_TLS", "").strip().lower()
+    if tls not in ("", "false", "no", "0"):
+        # Ignoring it would serve plain HTTP to somebody who asked for TLS.
+        raise ConfigError("GENERATE_SELF_SIGNED_TLS: TLS is not built yet in this release; put a TLS proxy in front")
+
+
+def _check_key_file(name: str | None) -> None:
+    """Refuse a key that cannot be read or is too short; it is read again when it is needed."""
+    if name is None:
+        return
+    try:
+        length_bytes = len(Path(name).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"--token-key-file: {name!r} cannot be read ({error.strerror}); name a file") from error
+    if length_bytes < MIN_KEY_BYTES:
+        raise ConfigError(f"--token-key-file: {name!r} is too short; put {MIN_KEY_BYTES} random bytes into it")
+
+
+def _default_root(environ: Mapping[str, str], is_root: bool) -> str:
+    """Return where content is kept unless said (RULES G3)."""
+    systemd = environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    if systemd:
+        return systemd
+    if is_root:
+        return "/var/cache/txociproxy"
+    home = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".cache")
+    return str(Path(home).absolute() / "txociproxy")

@@ -1,0 +1,1 @@
+"""One arriving body: received once, proven, followed by any number of readers, kept by the storage."""

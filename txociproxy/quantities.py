@@ -1,0 +1,137 @@
+"""The values that people write into a configuration: durations, sizes, addresses, words.
+
+A reader takes text and returns the value, or raises ValueError with "is not …; write …", which completes the sentence
+"<option>: <text> …".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from txociproxy.web.doors import check_listen
+
+GIB = 2**30
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BYTES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_BYTES.update({"k": 2**10, "m": 2**20, "g": GIB, "t": 2**40, "tb": 10**12})
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})")
+
+
+@frozen
+class MinFree:
+    """How much of the file system stays free: a share of it, and never less than a number of bytes."""
+
+    fraction: float
+    at_least_bytes: int
+
+
+def boolean(text: str) -> bool:
+    """Read a truth value."""
+    try:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError("is neither true nor false; write true, yes or 1, or false, no or 0") from None
+
+
+def count(text: str) -> int:
+    """Read a cap, which is at least one."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise ValueError("is not a cap; write a whole number, at least 1")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """Read a time in seconds; zero is allowed."""
+    found = _NUMBER.fullmatch(text)
+    if found is None or found.group(2).lower() not in _SECONDS:
+        raise ValueError("is not a duration; write seconds, or a number with s, m, h, d or w (for example 90s or 1h)")
+    return float(found.group(1)) * _SECONDS[found.group(2).lower()]
+
+
+def timeout(text: str) -> float:
+    """Read a time to wait in seconds; it is more than zero, since nothing here waits for ever or not at all."""
+    seconds = duration(text)
+    if seconds <= 0:
+        raise ValueError("is no time to wait; write more than 0 (for example 30s)")
+    return seconds
+
+
+def patience(text: str) -> float:
+    """Read a time that may be unlimited."""
+    return math.inf if text.lower() == "unlimited" else duration(text)
+
+
+def size(text: str) -> int:
+    """Read a number of bytes; KiB, MiB and GiB are powers of 1024, kB, MB and GB of 1000."""
+    found = _NUMBER.fullmatch(text)
+    if found is None or found.group(2).lower() not in _BYTES:
+        raise ValueError("is not a size; write bytes, or a number with KiB, MiB, GiB or TiB (for example 256MiB)")
+    return int(float(found.group(1)) * _BYTES[found.group(2).lower()])
+
+
+def min_free(text: str) -> MinFree:
+    """Read what must stay free: a percentage (then at least 1 GiB), a size, or 0 for nothing (RULES G2)."""
+    found = re.fullmatch(r"(\d{1,2}(?:\.\d{1,3})?) ?%", text)
+    if found is not None:
+        fraction = float(found.group(1)) / 100
+        return MinFree(fraction, GIB if fraction else 0)
+    try:
+        return MinFree(0.0, size(text))
+    except ValueError:
+        raise ValueError("is not an amount of space; write a percentage (5%), a size (10GiB), or 0") from None
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """Make a reader of one of these words."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"is not known; write {' or '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def address(text: str) -> str:
+    """Check where to listen: ``:8080``, ``127.0.0.1:8080``, ``[::1]:8080`` or a Twisted endpoint description."""
+    try:
+        check_listen(text)
+    except ValueError as error:
+        raise ValueError(
+            "is no place to listen; write :8080, 127.0.0.1:8080, [::1]:8080, unix:/path or a Twisted endpoint"
+        ) from error
+    return text
+
+
+def path(text: str) -> str:
+    """Make a path absolute, since the process may go elsewhere later."""
+    try:
+        if text.isprintable():
+            return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        pass  # ~somebody who is not there
+    raise ValueError("is not a path; write an absolute one")
+
+
+def base_url(text: str) -> str:
+    """Check a URL under which clients reach us; no trailing slash."""
+    try:
+        parts = urlsplit(text)
+        odd = parts.query or parts.fragment or "@" in parts.netloc or parts.path.strip("/") or not text.isprintable()
+        if parts.scheme in ("http", "https") and parts.hostname and not odd and parts.port != 0:
+            return f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        pass  # a port that is no number, half an IPv6 address
+    raise ValueError("is not the address of this proxy; write https://cache.example or http://cache.example:8080")
+
+
+def word(text: str) -> str:
+    """Take it as it is; it is judged where it is used."""
+    return text

@@ -1,0 +1,5 @@
+"""The only place that says "new"."""
+
+from txociproxy.options import Options
+
+__all__ = ["Options"]

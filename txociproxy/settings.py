@@ -1,0 +1,187 @@
+"""Everything that can be configured: one row per setting, from which options, variables and file keys follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from txociproxy import quantities as q
+
+
+@frozen
+class Setting:
+    """One thing that can be configured.
+
+    :ivar name: its key in the file; ``--name`` with dashes is the option.
+    :ivar read: from text to value; see :mod:`txociproxy.quantities`.
+    :ivar default: as text, or None when there is none or it is computed.
+    :ivar meaning: what changes with it, for a person; the unit is in it.
+    :ivar seed_variable: the name of its environment variable where that is not ``OCIPROXY_<NAME>``.
+    :ivar several: whether it may be given more than once.
+    """
+
+    name: str
+    read: Callable[[str], object]
+    default: str | None
+    meaning: str
+    seed_variable: str | None = None
+    several: bool = False
+
+    @property
+    def option(self) -> str:
+        """The name of the option, without its dashes."""
+        return self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The name of the environment variable."""
+        return self.seed_variable or f"OCIPROXY_{self.name.upper()}"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "mode",
+        q.choice("transparent", "authenticated"),
+        None,
+        "Who decides about a pull of kept content: transparent (nobody; the network is the border) or authenticated "
+        "(the upstream, each time). Required.",
+        "PROXY_MODE",
+    ),
+    Setting(
+        "config",
+        q.path,
+        None,
+        "A YAML file with the same settings in snake_case, and the list of upstreams.",
+    ),
+    Setting(
+        "listen",
+        q.address,
+        ":8080",
+        "Where clients connect: :PORT for all addresses (IPv6 and IPv4), HOST:PORT, or a Twisted endpoint description. "
+        "Repeatable; in the environment separated by commas.",
+        "LISTEN_ADDR",
+        several=True,
+    ),
+    Setting(
+        "public_url",
+        q.base_url,
+        None,
+        "The address of this proxy as clients see it, for the token server's address in challenges. Default: the "
+        "scheme and Host of each request.",
+    ),
+    Setting(
+        "token_key_file",
+        q.path,
+        None,
+        "A file of at least 32 secret bytes; proxies that share it accept each other's tokens. Default: a key made at "
+        "each start.",
+    ),
+    Setting(
+        "storage_backend", q.choice("fs", "s3"), "fs", "Where content is kept: fs (a directory).", "STORAGE_BACKEND"
+    ),
+    Setting(
+        "fs_root",
+        q.path,
+        None,
+        "The directory of the storage. Default: $CACHE_DIRECTORY, else /var/cache/txociproxy for root, else "
+        "txociproxy in the user's cache directory.",
+        "FS_ROOT",
+    ),
+    Setting(
+        "min_free",
+        q.min_free,
+        "5%",
+        "Space on the file system of fs_root that stays free: a percentage (and at least 1 GiB), a size, or 0. "
+        "With less, pulls go on and nothing more is kept.",
+    ),
+    Setting(
+        "upstream_registry",
+        q.word,
+        None,
+        "The default namespace: a namespace of the table, or the URL of a registry, which makes an entry of its host.",
+        "UPSTREAM_REGISTRY",
+    ),
+    Setting(
+        "default_namespace",
+        q.word,
+        "docker.io",
+        "The namespace of requests that name none; the same as upstream_registry without URLs.",
+    ),
+    Setting(
+        "shipped_upstreams",
+        q.boolean,
+        "true",
+        "Whether the table begins with the well-known public registries; false leaves only what you configure.",
+    ),
+    Setting(
+        "cache_tag_manifests",
+        q.boolean,
+        "true",
+        "Whether a tag is believed for tag_fresh_s; false asks the upstream each time.",
+        "CACHE_TAG_MANIFESTS",
+    ),
+    Setting(
+        "cache_latest_tag",
+        q.boolean,
+        "false",
+        "Whether the tag latest is believed for tag_fresh_s too; cache_tag_manifests must be true as well.",
+        "CACHE_LATEST_TAG",
+    ),
+    Setting("tag_fresh_s", q.duration, "1h", "How long a kept tag is served without asking the upstream."),
+    Setting(
+        "tag_swr_s",
+        q.duration,
+        "0",
+        "How long after tag_fresh_s a tag is still served at once, while the upstream is asked in the background.",
+    ),
+    Setting(
+        "stale_if_error_s",
+        q.patience,
+        "unlimited",
+        "How old a tag may be when it is served because the upstream is lost; 0 is never.",
+    ),
+    Setting(
+        "on_upstream_404",
+        q.choice("keep", "drop"),
+        "keep",
+        "What happens to a kept tag that the upstream no longer has: keep serves it on, drop forgets it.",
+    ),
+    Setting(
+        "range_miss",
+        q.choice("auto", "fill", "relay"),
+        "auto",
+        "A range of a blob that is not kept: fill fetches the whole blob, relay only the range, auto decides by size.",
+    ),
+    Setting("connect_timeout_s", q.timeout, "10", "How long a connection to an upstream may take to be made."),
+    Setting("silence_timeout_s", q.timeout, "30", "How long an upstream may be silent within a body."),
+    Setting("client_stall_s", q.timeout, "5m", "How long a client may take nothing of its body before it is cut."),
+    Setting("spool_stall_s", q.timeout, "5", "How long a write to the storage may hang before it is given up."),
+    Setting("stop_timeout_s", q.duration, "20", "How long running pulls may go on after SIGTERM."),
+    Setting("max_connections", q.count, "4096", "Most connections of clients at once."),
+    Setting("max_connections_per_client", q.count, "256", "Most connections of one client address."),
+    Setting("max_ingests", q.count, "256", "Most blobs and manifests that are fetched from upstreams at once."),
+    Setting("max_ingests_per_namespace", q.count, "64", "Most ingests (max_ingests) in one namespace."),
+    Setting("max_ingests_per_client", q.count, "32", "Most ingests (max_ingests) begun by one client address."),
+    Setting(
+        "max_lonely_ingests",
+        q.count,
+        "16",
+        "Most ingests (max_ingests) that go on although their last client has left.",
+    ),
+    Setting(
+        "max_ingest_memory",
+        q.size,
+        "256MiB",
+        "Most memory that arriving bodies may hold; beyond it upstreams are paused.",
+    ),
+    Setting("max_range_relays", q.count, "32", "Most ranges that are relayed from upstreams at once."),
+    Setting("max_range_relays_per_digest", q.count, "4", "Most ranges of one blob that are relayed at once."),
+    Setting(
+        "log_level",
+        q.choice("debug", "info", "warn", "error"),
+        "info",
+        "The least important lines that are logged: debug, info, warn or error.",
+        "LOG_LEVEL",
+    ),
+)

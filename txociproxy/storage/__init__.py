@@ -1,0 +1,1 @@
+"""Where content is kept.  Implementations of IStorage do not know each other."""

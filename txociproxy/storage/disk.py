@@ -1,0 +1,254 @@
+"""DiskStorage: the file system is the index.
+
+There is no truth in memory, so any number of processes may share a root.  A hit holds an open descriptor, so content
+may be removed under it.  Every operation runs in a thread of the disk pool and is waited for with a bound: a disk that
+does not answer makes a miss, not a hang.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txociproxy.bodies import FileBody
+from txociproxy.interfaces import IStorage, IWorkers, Local, TagName, TagRecord
+from txociproxy.oci.errors import OCIError, StorageUnavailable
+from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.storage import layout as on_disk
+from txociproxy.storage.files import Files
+from txociproxy.storage.layout import Layout, Sidecar
+from txociproxy.storage.space import Space
+from txociproxy.storage.spool import DiskSpool, put
+
+T = TypeVar("T")
+TOUCH_EVERY_S = 3600.0
+MAX_SIDECAR_BYTES = 256 * 1024
+Found = tuple[int, int, Sidecar]
+
+
+@implementer(IStorage)
+@define(eq=False)
+class DiskStorage:
+    """Content under a root directory.
+
+    :ivar _patience_s: how long an answer of the disk is waited for.
+    :ivar _now: seconds since the epoch.
+    """
+
+    _layout: Layout
+    _files: Files
+    _workers: IWorkers
+    _clock: IReactorTime
+    _space: Space
+    _now: Callable[[], float]
+    _patience_s: float = 5.0
+    _tags: threading.Lock = field(factory=threading.Lock)
+
+    def prepare(self, mode: str) -> None:
+        """Make the root ready before the first listen; blocks.
+
+        :raises StorageUnavailable: the root cannot be written, or belongs to another mode or version.
+        """
+        try:
+            self._files.make_directory(self._layout.ingest)
+            self._check_marker(mode)
+            self._remove_orphans()
+            put(self._files, self._spool_path(), self._layout.ingest / "writable", b"yes\n")
+            self._files.unlink(self._layout.ingest / "writable")
+        except OSError as error:
+            raise StorageUnavailable(f"cannot write to {self._layout.root}: {error.strerror or error}") from error
+
+    def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
+        """See :meth:`IStorage.find`."""
+        return self._bounded(self._look, digest, late=self._close_found).addCallback(self._to_local, digest)
+
+    def open_spool(self, digest: Digest, size_bytes: int | None) -> DiskSpool:
+        """See :meth:`IStorage.open_spool`."""
+        if self._workers.stuck(self._patience_s):
+            raise StorageUnavailable("the disk does not answer")
+        self._space.check_known(size_bytes or 0)
+        return DiskSpool(self._files, self._layout, self._workers, self._space, self._spool_path(), size_bytes)
+
+    def remove(self, digest: Digest) -> Deferred[bool]:
+        """See :meth:`IStorage.remove`."""
+        return self._bounded(self._remove, digest)
+
+    def recall_tag(self, name: TagName) -> Deferred[tuple[TagRecord, ...]]:
+        """See :meth:`IStorage.recall_tag`."""
+        return self._bounded(self._recall, name).addErrback(lambda failure: failure.trap(StorageUnavailable) and ())
+
+    def record_tag(self, name: TagName, record: TagRecord) -> Deferred[None]:
+        """See :meth:`IStorage.record_tag`."""
+        return self._bounded(self._record, name, record).addErrback(_ignore)
+
+    def forget_tag(self, name: TagName) -> Deferred[None]:
+        """See :meth:`IStorage.forget_tag`."""
+        d = self._bounded(self._files.unlink, self._layout.tag(name))
+        return d.addCallback(lambda _: None).addErrback(_ignore)
+
+    async def walk(self) -> AsyncIterator[Descriptor]:
+        """See :meth:`IStorage.walk`."""
+        for algorithm in ("sha256", "sha512"):
+            top = self._layout.root / "blobs" / algorithm
+            for prefix in await self._bounded(lambda path: list(self._files.names(path)), top):
+                for descriptor in await self._bounded(self._describe, algorithm, top / prefix):
+                    yield descriptor
+
+    # --- in the reactor
+
+    def _bounded(
+        self, function: Callable[..., T], *args: object, late: Callable[[T], None] | None = None
+    ) -> Deferred[T]:
+        """Call in a thread and wait for a bounded time; a result that comes too late is given to ``late``."""
+        if self._workers.stuck(self._patience_s):
+            return fail(StorageUnavailable("the disk does not answer"))
+        outer: Deferred[T] = Deferred(lambda _: None)
+        timer = self._clock.callLater(
+            self._patience_s, lambda: outer.errback(StorageUnavailable("the disk did not answer in time"))
+        )
+
+        def arrived(result: T | Failure) -> None:
+            if not outer.called:
+                outer.callback(_storage_failure(result) if isinstance(result, Failure) else result)
+            elif late is not None and not isinstance(result, Failure):
+                late(result)
+
+        def answered(result: T | Failure) -> T | Failure:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        outer.addBoth(answered)
+        cast("Deferred[T]", self._workers.run(function, *args)).addBoth(arrived)
+        return outer
+
+    def _to_local(self, found: Found | None, digest: Digest) -> Local | None:
+        if found is None:
+            return None
+        fd, size_bytes, sidecar = found
+        body = FileBody(fd, size_bytes, self._workers, promised=1)
+        return Local(on_disk.describe(digest, size_bytes, sidecar), sidecar.headers, sidecar.namespace, body)
+
+    def _close_found(self, found: Found | None) -> None:
+        if found is not None:
+            self._files.close(found[0])
+
+    def _spool_path(self) -> Path:
+        return self._layout.ingest / f"{secrets.token_hex(16)}.spool"
+
+    # --- in a thread
+
+    def _look(self, digest: Digest) -> Found | None:
+        fd = self._files.open(self._layout.content(digest))
+        if fd is None:
+            return None
+        try:
+            sidecar = Sidecar.from_json(self._files.read(self._layout.sidecar(digest), MAX_SIDECAR_BYTES))
+            size_bytes, used_s = self._files.measure(fd)
+            if sidecar.size_bytes is not None and sidecar.size_bytes != size_bytes:
+                # Cut short behind our back: a miss, which will be published over it.
+                self._files.close(fd)
+                return None
+            if self._now() - used_s > TOUCH_EVERY_S:
+                self._touch(fd)
+        except BaseException:
+            self._files.close(fd)
+            raise
+        return fd, size_bytes, sidecar
+
+    def _touch(self, fd: int) -> None:
+        try:
+            self._files.touch(fd)
+        except OSError:
+            return  # a read-only store still serves
+
+    def _remove(self, digest: Digest) -> bool:
+        path = self._layout.content(digest)
+        try:
+            lock = self._files.lock_directory(path.parent)
+        except FileNotFoundError:
+            return False
+        try:
+            there = self._files.unlink(path)
+            self._files.unlink(self._layout.sidecar(digest))
+            return there
+        finally:
+            self._files.close(lock)
+
+    def _recall(self, name: TagName) -> tuple[TagRecord, ...]:
+        return on_disk.tags_from_json(self._files.read(self._layout.tag(name), MAX_SIDECAR_BYTES))
+
+    def _record(self, name: TagName, record: TagRecord) -> None:
+        path = self._layout.tag(name)
+        if not self._tags.acquire(timeout=self._patience_s):
+            raise StorageUnavailable("another pointer is still being written")
+        try:
+            records = on_disk.with_record(self._recall(name), record)
+            self._files.make_directory(path.parent)
+            put(self._files, self._spool_path(), path, on_disk.tags_to_json(records))
+        finally:
+            self._tags.release()
+
+    def _describe(self, algorithm: str, directory: Path) -> list[Descriptor]:
+        names = [name for name in self._files.names(directory) if not name.endswith(".meta.json")]
+        return [found for found in (self._describe_one(f"{algorithm}:{name}") for name in names) if found is not None]
+
+    def _describe_one(self, text: str) -> Descriptor | None:
+        try:
+            digest = Digest.parse(text)
+        except OCIError:
+            return None
+        found = self._look(digest)
+        if found is None:
+            return None
+        self._files.close(found[0])
+        return on_disk.describe(digest, found[1], found[2])
+
+    def _check_marker(self, mode: str) -> None:
+        data = self._files.read(self._layout.marker, MAX_SIDECAR_BYTES)
+        if data is None:
+            marker = json.dumps({"layout": on_disk.VERSION, "mode": mode}).encode("ascii")
+            put(self._files, self._spool_path(), self._layout.marker, marker)
+            return
+        try:
+            found = json.loads(data)
+            version, owner = found["layout"], found["mode"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageUnavailable(f"{self._layout.marker} cannot be read; remove it if the store is ours") from error
+        if version != on_disk.VERSION:
+            raise StorageUnavailable(f"{self._layout.root} has layout {version}; this version knows {on_disk.VERSION}")
+        if owner != mode:
+            raise StorageUnavailable(f"{self._layout.root} belongs to {owner} mode; use another --fs-root")
+
+    def _remove_orphans(self) -> None:
+        """Remove what nobody alive is writing: whoever gets the lock may (pids repeat in containers)."""
+        for name in list(self._files.names(self._layout.ingest)):
+            path = self._layout.ingest / name
+            fd = self._files.open(path)
+            if fd is None:
+                continue
+            try:
+                if self._files.lock(fd):
+                    self._files.unlink(path)
+            finally:
+                self._files.close(fd)
+
+
+def _storage_failure(failure: Failure) -> Failure:
+    if isinstance(failure.value, OSError):
+        return Failure(StorageUnavailable(failure.value.strerror or type(failure.value).__name__))
+    return failure
+
+
+def _ignore(failure: Failure) -> None:
+    failure.trap(StorageUnavailable)

@@ -1,0 +1,152 @@
+"""Where things lie under the root, and the small JSON files beside the content (DESIGN: the disk).
+
+The paths are made of values that have been parsed, so none of them can leave the root.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from txociproxy.interfaces import HeaderList, TagName, TagRecord
+from txociproxy.oci.errors import OCIError
+from txociproxy.oci.names import Descriptor, Digest
+
+VERSION = 1
+MAX_ACCEPT_CLASSES = 4
+
+
+@frozen
+class Layout:
+    """The paths of a store."""
+
+    root: Path
+
+    @property
+    def marker(self) -> Path:
+        """Says which layout and mode the store has."""
+        return self.root / ".txociproxy.json"
+
+    @property
+    def ingest(self) -> Path:
+        """The directory of unfinished content; on the same file system, so that a rename is atomic."""
+        return self.root / "ingest"
+
+    def content(self, digest: Digest) -> Path:
+        """The content itself.  Its existence is the hit."""
+        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def sidecar(self, digest: Digest) -> Path:
+        """What is known about the content."""
+        return self.content(digest).with_name(f"{digest.hex}.meta.json")
+
+    def tag(self, name: TagName) -> Path:
+        """The pointers of a tag; ``_tags`` cannot be a component of a repository."""
+        return self.root.joinpath("tags", name.namespace, *str(name.repository).split("/"), "_tags", f"{name.tag}.json")
+
+
+@frozen
+class Sidecar:
+    """What is kept beside content.  A missing or broken one is never a miss."""
+
+    media_type: str
+    size_bytes: int | None
+    namespace: str | None
+    headers: HeaderList
+
+    def to_json(self, digest: Digest) -> bytes:
+        """Write it."""
+        return _dump(
+            {
+                "version": VERSION,
+                "digest": str(digest),
+                "media_type": self.media_type,
+                "size_bytes": self.size_bytes,
+                "namespace": self.namespace,
+                "headers": [list(pair) for pair in self.headers],
+                "held": None,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes | None) -> Sidecar:
+        """Read it; whatever cannot be believed is left out."""
+        found = _load(data)
+        headers = found.get("headers")
+        pairs = headers if isinstance(headers, list) else []
+        size_bytes = found.get("size_bytes")
+        return cls(
+            _text(found.get("media_type")) or "application/octet-stream",
+            size_bytes if isinstance(size_bytes, int) else None,
+            _text(found.get("namespace")),
+            tuple((pair[0], pair[1]) for pair in pairs if _is_pair(pair)),
+        )
+
+
+def describe(digest: Digest, size_bytes: int, sidecar: Sidecar) -> Descriptor:
+    """Make the descriptor of content that is kept."""
+    return Descriptor(digest, size_bytes, sidecar.media_type)
+
+
+def tags_to_json(records: tuple[TagRecord, ...]) -> bytes:
+    """Write the pointers of one tag."""
+    return _dump({"version": VERSION, "records": [_record_to_json(record) for record in records]})
+
+
+def tags_from_json(data: bytes | None) -> tuple[TagRecord, ...]:
+    """Read the pointers of one tag; what cannot be believed is left out."""
+    records = _load(data).get("records")
+    found = [_record_from_json(record) for record in records] if isinstance(records, list) else []
+    return tuple(record for record in found if record is not None)
+
+
+def with_record(records: tuple[TagRecord, ...], record: TagRecord) -> tuple[TagRecord, ...]:
+    """Put a record in front, in place of the one with its Accept class."""
+    others = tuple(other for other in records if other.accept_class != record.accept_class)
+    return (record, *others)[:MAX_ACCEPT_CLASSES]
+
+
+def _record_to_json(record: TagRecord) -> dict[str, Any]:
+    return {
+        "accept": sorted(record.accept_class),
+        "digest": str(record.digest),
+        "media_type": record.media_type,
+        "size_bytes": record.size_bytes,
+        "checked_at_s": record.checked_at_s,
+    }
+
+
+def _record_from_json(found: Any) -> TagRecord | None:
+    try:
+        return TagRecord(
+            frozenset(str(name) for name in found["accept"]),
+            Digest.parse(found["digest"]),
+            str(found["media_type"]),
+            int(found["size_bytes"]),
+            float(found["checked_at_s"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OCIError):
+        return None
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode("ascii")
+
+
+def _load(data: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)

@@ -1,0 +1,74 @@
+"""How much may still be written: space is claimed before the first byte and ``--min-free`` is left alone (RULES G2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txociproxy.oci.errors import NoSpace
+from txociproxy.storage.files import Files
+
+WARN_EVERY_S = 3600.0
+TRUST_S = 5.0
+
+
+@define(eq=False)
+class Space:
+    """Claims of unfinished content on one file system.
+
+    :ivar _min_free_fraction: of the file system, 0 to 1.
+    :ivar _min_free_bytes: the floor is the larger of the two.
+    """
+
+    _root: Path
+    _files: Files
+    _clock: IReactorTime
+    _min_free_fraction: float
+    _min_free_bytes: int
+    _claims: dict[int, int] = field(factory=dict, init=False)
+    _seen: tuple[int, int] | None = field(default=None, init=False)
+    _seen_s: float = field(default=0.0, init=False)
+    _warned_s: float | None = field(default=None, init=False)
+
+    log = Logger()
+
+    def claim(self, owner: int, size_bytes: int) -> None:
+        """Promise space to an owner, or change what is promised.  Reactor only."""
+        self._claims[owner] = size_bytes
+
+    def give_back(self, owner: int) -> None:
+        """Forget a promise.  Reactor only."""
+        self._claims.pop(owner, None)
+
+    def check_known(self, size_bytes: int) -> None:
+        """Raise NoSpace if a recent look says that ``size_bytes`` more cannot fit; never blocks."""
+        if self._seen is not None and self._clock.seconds() - self._seen_s < TRUST_S:
+            self._check(*self._seen, size_bytes + sum(list(self._claims.values())))
+
+    def check(self, others_bytes: int, size_bytes: int) -> None:
+        """Look, and raise NoSpace if ``size_bytes`` more cannot fit beside the others' claims.  Threads only."""
+        self._seen = self._files.space(self._root)
+        self._seen_s = self._clock.seconds()
+        self._check(*self._seen, others_bytes + size_bytes)
+
+    def others(self, owner: int) -> int:
+        """Return what is promised to all but this owner, in bytes."""
+        return sum(list(self._claims.values())) - self._claims.get(owner, 0)
+
+    def warn(self, error: NoSpace) -> None:
+        """Tell the owner of the machine, once an hour."""
+        now_s = self._clock.seconds()
+        if self._warned_s is None or now_s - self._warned_s >= WARN_EVERY_S:
+            self._warned_s = now_s
+            self.log.warn("nothing more is kept, pulls go on unkept: {reason}", reason=str(error))
+
+    def _check(self, free_bytes: int, total_bytes: int, wanted_bytes: int) -> None:
+        floor_bytes = max(int(total_bytes * self._min_free_fraction), self._min_free_bytes)
+        if free_bytes - wanted_bytes < floor_bytes:
+            raise NoSpace(
+                f"{free_bytes} bytes are free at {self._root}, {wanted_bytes} are wanted and {floor_bytes} must stay"
+                " free (--min-free)"
+            )

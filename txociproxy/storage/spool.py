@@ -1,0 +1,244 @@
+"""DiskSpool: content on its way to the disk.
+
+Order is law (RULES G1): write, fsync the file, sidecar, rename, fsync the directory.  Every step runs in a thread, one
+at a time per spool; the descriptor is closed only after the last of them, so that a late write can never hit a
+descriptor that means another file by then.  A step that never returns keeps its descriptor and its thread, and nobody
+waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txociproxy.bodies import Pages
+from txociproxy.interfaces import HeaderList, ISpool, IWorkers
+from txociproxy.oci.errors import BodyLost, NoSpace, StorageUnavailable
+from txociproxy.oci.names import Descriptor
+from txociproxy.storage.files import Files
+from txociproxy.storage.layout import Layout, Sidecar
+from txociproxy.storage.space import Space
+from txociproxy.workers import Batches
+
+LOOK_EVERY_BYTES = 64 * 1024 * 1024  # how often a spool of unknown length looks at the free space
+
+
+@implementer(ISpool)
+@define(eq=False)
+class DiskSpool:
+    """An unfinished file under ``ingest/``, locked while somebody alive owns it.
+
+    :ivar _size_bytes: what the content will take, if upstream said.
+    """
+
+    _files: Files
+    _layout: Layout
+    _workers: IWorkers
+    _space: Space
+    _path: Path
+    _size_bytes: int | None
+    flushed_bytes: int = 0
+    failure: Exception | None = None
+    _fd: int | None = None
+    _looked_bytes: int = 0
+    _state: str = "open"  # then: committing, committed, abandoned
+    _closed: bool = False
+    _busy: bool = False
+    _committed: Deferred[None] | None = None
+    _followers: list[Callable[[], None]] = field(factory=list)
+    _producer: IProducer | None = None
+    _afterwards: list[Callable[[], None]] = field(factory=list, init=False)
+    _batches: Batches[int] = field(init=False)
+    _pages: Pages = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._batches = Batches(self._workers, self._flush, self._flushed, self._broke)
+        self._pages = Pages(self._workers, self._tell)
+        self._space.claim(id(self), self._size_bytes or 0)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Tell this producer when the spool dies; the pace is taken from ``flushed_bytes``, not from pauses."""
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+
+    def follow(self, progressed: Callable[[], None]) -> None:
+        """See :meth:`ISpool.follow`."""
+        self._followers.append(progressed)
+
+    def write(self, data: bytes) -> None:
+        """See :meth:`ISpool.write`."""
+        if self.failure is None and self._state == "open":
+            self._batches.add(data)
+
+    def read_at(self, offset_bytes: int, max_bytes: int) -> bytes:
+        """See :meth:`ISpool.read_at`."""
+        count = min(max_bytes, self.flushed_bytes - offset_bytes)
+        return self._pages.bytes_at(self._readable(), offset_bytes, count) if count > 0 else b""
+
+    def extent_at(self, offset_bytes: int, max_bytes: int) -> tuple[int, int] | None:
+        """See :meth:`ISpool.extent_at`."""
+        count = min(max_bytes, self.flushed_bytes - offset_bytes)
+        return self._pages.extent_at(self._readable(), offset_bytes, count) if count > 0 else None
+
+    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
+        """See :meth:`ISpool.commit`."""
+        committed = self._committed = Deferred()
+        if self._state == "open" and self.failure is None:
+            self._state = "committing"
+            self._batches.when_idle(lambda: self._publish(descriptor, headers, namespace))
+        else:
+            self._uncommitted(Failure(self.failure or StorageUnavailable("this spool was abandoned")))
+        return committed
+
+    def abandon(self) -> None:
+        """See :meth:`ISpool.abandon`."""
+        if self._state in ("committed", "abandoned"):
+            return
+        self._state = "abandoned"
+        self._batches.kill()
+        self._space.give_back(id(self))
+        self._uncommitted(Failure(self.failure or StorageUnavailable("this spool was abandoned")))
+        self._when_quiet(lambda: self._ignoring(self._files.unlink, self._path))
+
+    def close(self) -> None:
+        """See :meth:`ISpool.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._state != "committed":
+            self.abandon()
+        self._when_quiet(self._let_go)
+
+    # --- in the reactor
+
+    def _readable(self) -> int:
+        if self._closed or self._fd is None:
+            raise BodyLost("this spool is closed")
+        return self._fd
+
+    def _flushed(self, written_bytes: int, _: int) -> None:
+        self.flushed_bytes += written_bytes
+        if self._size_bytes is not None and self._state == "open":
+            self._space.claim(id(self), max(0, self._size_bytes - self.flushed_bytes))
+        self._tell()
+
+    def _broke(self, failure: Failure) -> None:
+        self.failure = _as_storage_error(failure)
+        if isinstance(self.failure, NoSpace):
+            self._space.warn(self.failure)
+        self._space.give_back(id(self))
+        self._uncommitted(Failure(self.failure))
+        if self._producer is not None:
+            self._producer.stopProducing()
+        self._tell()
+
+    def _tell(self) -> None:
+        for progressed in list(self._followers):
+            progressed()
+
+    def _publish(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> None:
+        if self._state != "committing" or self.failure is not None:
+            return
+        self._busy = True
+        sidecar = Sidecar(descriptor.media_type, descriptor.size_bytes, namespace, headers)
+        d = cast("Deferred[None]", self._workers.run(self._publish_in_order, descriptor, sidecar))
+        d.addBoth(self._published)
+
+    def _published(self, result: Failure | None) -> None:
+        self._busy = False
+        self._space.give_back(id(self))
+        if isinstance(result, Failure):
+            self._broke(result)
+            return
+        self._state = "committed"
+        committed, self._committed = self._committed, None
+        if committed is not None:
+            committed.callback(None)
+        self._after()
+
+    def _uncommitted(self, failure: Failure) -> None:
+        committed, self._committed = self._committed, None
+        if committed is not None:
+            committed.errback(failure)
+        self._after()
+
+    def _when_quiet(self, callback: Callable[[], None]) -> None:
+        """Call back when no thread works for this spool any more."""
+        self._afterwards.append(callback)
+        self._batches.when_idle(self._after)
+
+    def _after(self) -> None:
+        while self._afterwards and not self._busy and not self._batches.busy:
+            self._afterwards.pop(0)()
+
+    def _let_go(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            self._ignoring(self._files.close, fd)
+
+    def _ignoring(self, function: Callable[..., object], *args: object) -> None:
+        d = cast("Deferred[object]", self._workers.run(function, *args))
+        # What cannot be removed now is removed at the next start.
+        d.addErrback(lambda failure: failure.trap(OSError) and None)
+
+    # --- in a thread
+
+    def _open(self) -> int:
+        others_bytes = self._space.others(id(self))
+        self._space.check(others_bytes, self._size_bytes or 0)
+        self._fd = self._files.create(self._path)
+        self._files.lock(self._fd)
+        return self._fd
+
+    def _flush(self, chunks: list[bytes]) -> int:
+        fd = self._open() if self._fd is None else self._fd
+        if self.flushed_bytes - self._looked_bytes >= LOOK_EVERY_BYTES:
+            self._looked_bytes = self.flushed_bytes
+            self._space.check(0, 0)
+        return self._files.write(fd, chunks, self.flushed_bytes)
+
+    def _publish_in_order(self, descriptor: Descriptor, sidecar: Sidecar) -> None:
+        fd = self._open() if self._fd is None else self._fd  # content of no bytes was never written
+        final = self._layout.content(descriptor.digest)
+        self._files.fsync(fd)
+        self._files.make_directory(final.parent)
+        lock = self._files.lock_directory(final.parent)
+        try:
+            beside, data = self._layout.sidecar(descriptor.digest), sidecar.to_json(descriptor.digest)
+            put(self._files, self._path.with_suffix(".meta"), beside, data)
+            self._files.rename(self._path, final)
+            self._files.fsync_directory(final.parent)
+        finally:
+            self._files.close(lock)
+
+
+def put(files: Files, temporary: Path, final: Path, data: bytes) -> None:
+    """Write a small file whole, durably and atomically.  Threads only."""
+    fd = files.create(temporary)
+    try:
+        files.lock(fd)
+        files.write(fd, [data], 0)
+        files.fsync(fd)
+        files.rename(temporary, final)
+    except BaseException:
+        files.unlink(temporary)
+        raise
+    finally:
+        files.close(fd)
+
+
+def _as_storage_error(failure: Failure) -> StorageUnavailable:
+    error = failure.value
+    if isinstance(error, StorageUnavailable):
+        return error
+    return StorageUnavailable(f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")

@@ -1,0 +1,1 @@
+"""Who has the original: the table of namespaces, connections, redirects, tokens."""

@@ -1,0 +1,122 @@
+"""One ask at a token server, as the distribution token specification has it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import urlencode
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from txociproxy.oci.challenges import parse_challenges
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.upstreams.collect import BodyTooLong, KeptResponse, collect, discard
+from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.origins import Origin
+from txociproxy.upstreams.redirects import follow
+from txociproxy.upstreams.tokens import Token, TokenKey, TokenRefused
+from txociproxy.upstreams.wire import Budget, Outgoing, Wire
+
+# RULES C7.
+MAX_ANSWER_BYTES = 64 * 1024
+# The specification's own default, "Token Response Fields".
+DEFAULT_LIFE_S = 60.0
+# Longer ones exist (12 h at ECR); none is believed for longer than this.
+MAX_LIFE_S = 24 * 3600.0
+# A token that ends on its way to the registry costs a 401 and a fresh ask.
+_EARLY_PART = 0.1
+_MAX_EARLY_S = 30.0
+# RFC 6750 §2.1 (b64token) is narrower; what must not be is anything that ends a header line.
+_VALUE = re.compile(r"[!-~]+")
+
+
+def wanted_token(response: IResponse, namespace: str, scope: str) -> TokenKey | None:
+    """Return the token that a 401 asks for, with our own scope: some registries send a placeholder (RULES C7)."""
+    if response.code != 401:
+        return None
+    lines: Iterable[bytes] = response.headers.getRawHeaders(b"www-authenticate", [])
+    for challenge in parse_challenges(line.decode("latin-1") for line in lines):
+        realm = challenge.get("realm")
+        if challenge.scheme == "bearer" and realm and _is_url(realm):
+            return TokenKey(namespace, realm, challenge.get("service"), scope)
+    return None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        Origin.of(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def ask_token(wire: Wire, entry: Entry, clock: IReactorTime, key: TokenKey) -> Token:
+    """Ask for an anonymous token; the realm may be anywhere that the guard lets us, since no credential goes there.
+
+    :raises TokenRefused: the server said no.
+    :raises UpstreamUnreachable: it said nothing, or nonsense.
+    :raises OCIError: the guard refused the realm.
+    """
+    budget = Budget(entry.token_deadline_s)
+    ask = Outgoing("GET", _url(key), (("Accept", "application/json"),))
+    response = (await follow(wire, ask, budget, clock)).response
+    server = Origin.of(key.realm)
+    if response.code != 200:
+        discard(response)
+        raise _refusal(response, server)
+    try:
+        data = await collect(response, MAX_ANSWER_BYTES, clock, entry.silence_timeout_s, entry.token_deadline_s)
+    except BodyTooLong:
+        raise UpstreamUnreachable(f"the token server {server} sent more than a token") from None
+    return parse_token(data, clock.seconds(), server)
+
+
+def _url(key: TokenKey) -> str:
+    service = () if key.service is None else (("service", key.service),)
+    query = urlencode((*service, ("scope", key.scope)), encoding="latin-1")
+    base = key.realm.partition("#")[0]
+    return f"{base}{'&' if '?' in base else '?'}{query}"
+
+
+def _refusal(response: IResponse, server: Origin) -> Exception:
+    """Return what an answer other than 200 means: a dead server is an outage, a plain no is the client's affair."""
+    text = f"the token server {server} answered {response.code}"
+    if response.code == 429:
+        return TokenRefused(text, _slow_down(response, text))
+    if 400 <= response.code < 500:
+        return TokenRefused(text)
+    return UpstreamUnreachable(text)
+
+
+def _slow_down(response: IResponse, text: str) -> KeptResponse:
+    headers = Headers({b"content-type": [b"application/json"]})
+    for value in response.headers.getRawHeaders(b"retry-after", [])[:1]:
+        headers.addRawHeader(b"retry-after", value)
+    return KeptResponse(429, headers, OCIError("TOOMANYREQUESTS", text).to_json())
+
+
+def parse_token(data: bytes, now_s: float, server: object = "") -> Token:
+    """Read a token answer; ``token`` and ``access_token`` mean the same, and one of them is there.
+
+    :raises UpstreamUnreachable: it is not one.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    fields = answer if isinstance(answer, dict) else {}
+    value = fields.get("token") or fields.get("access_token")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise UpstreamUnreachable(f"the token server {server} sent something that is not a token")
+    life_s = _life_s(fields.get("expires_in"))
+    return Token(value, now_s + life_s - min(life_s * _EARLY_PART, _MAX_EARLY_S))
+
+
+def _life_s(expires_in: object) -> float:
+    """Return the seconds that a token lives; ``issued_at`` is another machine's clock and does not count."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not expires_in > 0:
+        return DEFAULT_LIFE_S
+    return min(float(expires_in), MAX_LIFE_S)

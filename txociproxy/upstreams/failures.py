@@ -1,0 +1,67 @@
+"""Why no answer came, in words that are safe to show: no query, no header, no address (RULES D7)."""
+
+from __future__ import annotations
+
+from OpenSSL import SSL
+from twisted.internet import error as network
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError, _WrapperException  # private: the root of ResponseFailed and its kin
+
+from txociproxy.oci.errors import TxOCIProxyError, UpstreamUnreachable
+from txociproxy.upstreams.origins import Origin
+
+_MAX_REASON = 160
+
+
+def explained(error: Exception, url: str, expired_s: float | None) -> Exception:
+    """Return what an exception of an agent means to us.
+
+    :param expired_s: the deadline that had passed, or None; cancelling shows as many things, also as
+        ``ResponseFailed([CancelledError])``.
+    """
+    if expired_s is not None:
+        text = f"{Origin.of(url)} did not answer within {expired_s:.3g} s"
+        return UpstreamUnreachable(text, timed_out=True)
+    cause = _cause(error)
+    if isinstance(cause, TxOCIProxyError | CancelledError):
+        return cause
+    timed_out = isinstance(cause, network.TimeoutError)
+    return UpstreamUnreachable(f"{Origin.of(url)}: {_words(cause)}", timed_out=timed_out)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Unwrap what Twisted wraps in lists of reasons; the first that is more than the loss of the connection."""
+    if not isinstance(error, _WrapperException):
+        return error
+    causes = [_cause(reason.value) for reason in error.reasons if isinstance(reason, Failure) and reason.value]
+    telling = [cause for cause in causes if not isinstance(cause, network.ConnectionDone | network.ConnectionLost)]
+    return (telling or causes or [error])[0]
+
+
+def _words(cause: BaseException) -> str:
+    match cause:
+        case SSL.Error():
+            return f"TLS: {_tls_reason(cause)}"
+        case network.DNSLookupError():
+            return "its name has no address"
+        case network.ConnectionRefusedError():
+            return "connection refused"
+        case network.TimeoutError():
+            return "no connection in time"
+        case network.ConnectError():
+            return "no connection"
+        case network.ConnectionClosed():
+            return "the connection was closed before an answer"
+        case ParseError():
+            return "what came is not HTTP"
+    return f"no answer ({type(cause).__name__})"
+
+
+def _tls_reason(error: SSL.Error) -> str:
+    """Return OpenSSL's words; they come as a list of (library, function, reason), or not at all."""
+    reasons = [str(item[-1]) for item in (error.args[0] if error.args else ()) if isinstance(item, tuple) and item]
+    text = ", ".join(reasons) or "the connection was closed during the handshake"
+    if "wrong version number" in text:
+        text += " (is it plain http? then write http:// in `urls`)"
+    return "".join(char if char.isprintable() and char.isascii() else "?" for char in text)[:_MAX_REASON]

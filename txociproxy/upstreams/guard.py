@@ -1,0 +1,157 @@
+"""The guard inside the endpoint: what it lets pass is the very address that is connected to (RULES F).
+
+There is no second look-up between judging and connecting, so a name that changes its address meanwhile gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.internet.protocol import ClientFactory
+from zope.interface import implementer
+
+from txociproxy.oci.errors import OCIError
+from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.origins import Origin
+from txociproxy.upstreams.reach import Reach, forbidden_reason, literal_reach, reach_of
+
+
+@define(eq=False)
+class Guard:
+    """Judges every address that one entry leads to, and learns how far its own URLs reach."""
+
+    _entry: Entry
+    _own: set[Reach] = field(init=False, factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        # A URL with an address in it says how far it reaches before anything was resolved.
+        self._own.update(reach for host in self._entry.own_hosts if (reach := literal_reach(host)) is not None)
+
+    def reason(self, origin: Origin, address: str) -> str | None:
+        """Say why this origin must not be reached at this address; None allows it (RULES F2)."""
+        if origin.host in self._entry.own_hosts:
+            self._own.add(reach_of(address))
+            return None
+        return forbidden_reason(
+            address,
+            named=origin in self._entry.named_origins,
+            private=bool(self._own - {"global"}),
+            loopback="loopback" in self._own,
+        )
+
+    def refusal(self, origin: Origin, reason: str) -> OCIError:
+        """Return the answer for a client whose pull led to a forbidden place; it names the key to set."""
+        return OCIError(
+            "DENIED",
+            f"{self._entry.namespace} leads to {origin}, which is {reason}; the owner of this proxy can allow it "
+            f"with `origins: [{origin}]` in the upstream {self._entry.namespace}",
+        )
+
+
+@implementer(IReactorTCP, IReactorTime, IReactorPluggableNameResolver)
+@define(eq=False)
+class GuardedReactor:
+    """As much of a reactor as an endpoint needs, with a resolver that hides forbidden addresses.
+
+    :ivar forbidden: why the last address that was hidden was hidden.
+    """
+
+    _reactor: Any
+    _judge: Callable[[str], str | None]
+    forbidden: str | None = field(default=None, init=False)
+
+    @property
+    def nameResolver(self) -> IHostnameResolver:
+        """Return the filtering resolver; literals pass through it too."""
+        return _FilteringResolver(self._reactor.nameResolver, self.lets_pass)
+
+    def lets_pass(self, address: str) -> bool:
+        """Judge an address, and remember why it was refused."""
+        reason = self._judge(address)
+        if reason is not None:
+            self.forbidden = reason
+        return reason is None
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Refuse: the resolver belongs to the reactor."""
+        raise NotImplementedError("install it in the reactor")
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[Any],
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> IConnector:
+        """Connect to an address that has passed."""
+        connector: IConnector = self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
+        return connector
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
+        """Refuse: upstreams do not call us."""
+        raise NotImplementedError("for outgoing connections only")
+
+    def seconds(self) -> float:
+        """Return the reactor's time."""
+        return float(self._reactor.seconds())
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> IDelayedCall:
+        """Call later, by the reactor's clock."""
+        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """Return the reactor's delayed calls."""
+        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
+        return calls
+
+
+@implementer(IHostnameResolver)
+@define(eq=False)
+class _FilteringResolver:
+    _resolver: IHostnameResolver
+    _lets_pass: Callable[[str], bool]
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        receiver = _FilteringReceiver(resolutionReceiver, self._lets_pass)
+        return self._resolver.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
+
+
+@implementer(IResolutionReceiver)
+@define(eq=False)
+class _FilteringReceiver:
+    _receiver: IResolutionReceiver
+    _lets_pass: Callable[[str], bool]
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self._receiver.resolutionBegan(resolutionInProgress)
+
+    def addressResolved(self, address: IAddress) -> None:
+        if self._lets_pass(getattr(address, "host", "")):
+            self._receiver.addressResolved(address)
+
+    def resolutionComplete(self) -> None:
+        self._receiver.resolutionComplete()

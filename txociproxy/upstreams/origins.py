@@ -1,0 +1,61 @@
+"""Origins: scheme, host and port, the unit in which trust is counted (RFC 6454 §4)."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+_DEFAULT_PORTS = (("http", 80), ("https", 443))
+# RFC 3986 §2: what can stand in a URL at all; everything else is a slip or an attack.
+_VISIBLE = frozenset(map(chr, range(0x21, 0x7F)))
+
+
+@frozen
+class Origin:
+    """Where a URL leads: two URLs of one origin may see each other's credentials.
+
+    :ivar host: lower case, without brackets and trailing dot.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Return the origin of an absolute http or https URL.
+
+        :raises ValueError: it is none, or it carries a user or password.
+        """
+        if not url or not _VISIBLE.issuperset(url):
+            raise ValueError("not a URL: it is empty or has characters that a URL cannot have")
+        parts = urlsplit(url)
+        default_port = dict(_DEFAULT_PORTS).get(parts.scheme)
+        if default_port is None:
+            raise ValueError("not an http:// or https:// URL")
+        if "@" in parts.netloc:
+            raise ValueError("a URL with a user or password in it is not taken")
+        host = (parts.hostname or "").removesuffix(".")
+        if not host:
+            raise ValueError("a URL without a host")
+        port = default_port if parts.port is None else parts.port
+        if port == 0:
+            raise ValueError("port 0 is no port")
+        return cls(parts.scheme, host, port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if (self.scheme, self.port) in _DEFAULT_PORTS else f":{self.port}")
+
+
+def base_url(url: str) -> str:
+    """Return the URL under which ``/v2/`` lies, without a slash at its end.
+
+    :raises ValueError: it is not an http or https URL, or it has a query or a fragment.
+    """
+    Origin.of(url)
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ValueError("a URL with a query or a fragment cannot be a registry")
+    return url.rstrip("/").removesuffix("/v2")

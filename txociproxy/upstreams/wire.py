@@ -1,0 +1,183 @@
+"""One request and its answer: a place among the open connections, a deadline, and errors that say what happened."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
+
+from txociproxy.upstreams.failures import explained
+
+
+@frozen
+class Outgoing:
+    """A request to an upstream.
+
+    :ivar headers: what this request has beyond the fields that every one has.
+    :ivar bulk: its answer may be long (blobs), so it counts among the bodies.
+    """
+
+    method: Literal["GET", "HEAD"]
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    bulk: bool = False
+
+    def with_token(self, authorization: str | None) -> Outgoing:
+        """Return the same request with an Authorization, or without."""
+        if authorization is None:
+            return self
+        return evolve(self, headers=(*self.headers, ("Authorization", authorization)))
+
+
+@define(eq=False)
+class Budget:
+    """What is left of a deadline; only time spent waiting for an upstream counts (RULES D7)."""
+
+    left_s: float
+
+    def spend(self, seconds_s: float) -> None:
+        """Take away what was waited."""
+        self.left_s -= seconds_s
+
+
+@define(eq=False)
+class Slots:
+    """A bound on what is open at a time, first come first served."""
+
+    _free: int
+    _waiting: deque[Deferred[None]] = field(init=False, factory=deque)
+
+    def take(self) -> Deferred[None]:
+        """Wait for a slot; the Deferred may be cancelled."""
+        if self._free > 0:
+            self._free -= 1
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
+
+    def release(self) -> None:
+        """Give a slot back, to the longest waiter if there is one."""
+        if self._waiting:
+            self._waiting.popleft().callback(None)
+        else:
+            self._free += 1
+
+
+@define(eq=False)
+class Wire:
+    """Sends the requests of one entry.
+
+    A slot is held until the *body* has ended, since a kept-alive connection does not end: whoever gets an answer
+    delivers or discards it.  Bodies of blobs and short asks have slots of their own (``Entry.max_connections``).
+    """
+
+    _agent: IAgent
+    _clock: IReactorTime
+    _user_agent: str
+    _max_connections: int
+    _bodies: Slots = field(init=False)
+    _asks: Slots = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._bodies = Slots(self._max_connections)
+        self._asks = Slots(self._max_connections)
+
+    async def send(self, outgoing: Outgoing, budget: Budget) -> IResponse:
+        """Return the answer with its headers in.
+
+        :raises UpstreamUnreachable: none came, or not in time.
+        :raises OCIError: the guard refused.
+        """
+        exchange = Deferred.fromCoroutine(self._exchange(outgoing))
+        expired_s: float | None = None
+
+        def expire(deadline_s: float = max(budget.left_s, 0.0)) -> None:
+            nonlocal expired_s
+            expired_s = deadline_s
+            exchange.cancel()
+
+        timer = self._clock.callLater(max(budget.left_s, 0.0), expire)
+        started_s = self._clock.seconds()
+        try:
+            return await exchange
+        except Exception as error:
+            # Cancelled by somebody else is told apart in there: it comes in many forms.
+            raise explained(error, outgoing.url, expired_s) from None
+        finally:
+            budget.spend(self._clock.seconds() - started_s)
+            if timer.active():
+                timer.cancel()
+
+    async def _exchange(self, outgoing: Outgoing) -> IResponse:
+        slots = self._bodies if outgoing.bulk else self._asks
+        await slots.take()
+        try:
+            response = await self._agent.request(
+                outgoing.method.encode("ascii"), outgoing.url.encode("ascii"), self._headers(outgoing), None
+            )
+        except BaseException:
+            slots.release()
+            raise
+        if response.length == 0:  # also every answer to HEAD
+            slots.release()
+            return response
+        return LeasedResponse(response, slots)
+
+    def _headers(self, outgoing: Outgoing) -> Headers:
+        headers = Headers()
+        # A body in another coding would not match its digest (RULES E6).
+        for name, value in (("User-Agent", self._user_agent), ("Accept-Encoding", "identity"), *outgoing.headers):
+            headers.addRawHeader(name, value)
+        return headers
+
+
+@implementer(IResponse)
+class LeasedResponse:
+    """An answer that gives its slot back when its body has ended."""
+
+    def __init__(self, response: IResponse, slots: Slots) -> None:
+        self.version = response.version
+        self.code = response.code
+        self.phrase = response.phrase
+        self.headers = response.headers
+        self.length = response.length
+        self.request = response.request
+        self.previousResponse = response.previousResponse
+        self._response = response
+        self._slots = slots
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """Deliver to a protocol, and know the end."""
+        self._response.deliverBody(_Lease(protocol, self._slots))
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """Remember the answer that led here."""
+        self.previousResponse = response
+
+
+class _Lease(Protocol):
+    """Stands between a body and its protocol, for the sake of the end."""
+
+    def __init__(self, protocol: IProtocol, slots: Slots) -> None:
+        self._protocol = protocol
+        self._slots = slots
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self._protocol.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._slots.release()
+        self._protocol.connectionLost(reason)

@@ -1,0 +1,1 @@
+"""The doors: how HTTP comes in and bodies go out."""

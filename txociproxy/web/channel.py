@@ -1,0 +1,192 @@
+"""One connection of HTTP/1.x: its limits, and how a request is refused before anything else sees it (RULES A1-A3, A5).
+
+This room knows private names of :class:`twisted.web.http.HTTPChannel`; no other does.
+"""
+
+# Twisted leaves these base classes untyped, and mypy takes their methods for ours.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, HTTPChannel, Request
+
+from txociproxy.oci.errors import OCIError
+from txociproxy.web.heads import check_field, check_head, form_too_large, malformed
+
+if TYPE_CHECKING:
+    from txociproxy.web.site import DoorSite
+
+MAX_LINE_BYTES: Final = 128 * 1024
+MAX_HEAD_BYTES: Final = 256 * 1024
+LINGER_S: Final = 2
+LINGER_BYTES: Final = 16 * 1024 * 1024
+
+_DONE: Final = Failure(ConnectionDone())
+
+
+class Channel(HTTPChannel):
+    """An HTTP/1.x connection that refuses what two machines could read differently.
+
+    A refusal is written at once; then the connection is half closed and what still comes is swallowed for a short
+    while.  Closing with unread input would send a reset, and the client might never read the answer (RFC 9112,
+    section 9.6).
+    """
+
+    MAX_LENGTH = MAX_LINE_BYTES
+    totalHeadersSize = MAX_HEAD_BYTES
+    site: DoorSite
+    transport: Any
+    _buffer: bytes
+    _networkProducer: Any
+
+    _lingering = False
+    _swallowed_bytes = 0
+    _counted: IAddress | None = None
+
+    def connectionMade(self) -> None:
+        """Take a place in the site's census, or refuse when it is full."""
+        super().connectionMade()
+        peer = self.transport.getPeer()
+        if self.site.census.enter(peer):
+            self._counted = peer
+        else:
+            error = OCIError("TOOMANYREQUESTS", "too many connections", status=503, headers=(("Retry-After", "1"),))
+            self.refuse(error)
+
+    def connectionLost(self, reason: Failure = _DONE) -> None:
+        """Give the place back."""
+        super().connectionLost(reason)
+        if self._counted is not None:
+            self.site.census.leave(self._counted)
+            self._counted = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read on, unless this connection has been refused."""
+        if self._lingering:
+            self._swallow(data)
+            return
+        super().dataReceived(data)
+        # What is left is a line without its end; a line feed in it is a bare one.
+        if self.line_mode and b"\n" in self._buffer:
+            self.refuse(malformed("a line ends without CR"))
+
+    def lineReceived(self, line: bytes) -> None:
+        """Refuse what hides another line, and folded lines (RFC 9112, sections 2.2 and 5.2)."""
+        if b"\n" in line or b"\r" in line:
+            self.refuse(malformed("a line ends without CR"))
+        elif line[:1] in (b" ", b"\t"):
+            self.refuse(malformed("a line is folded"))
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse an endless line."""
+        if hasattr(self, "_command"):
+            self.refuse(OCIError("SIZE_INVALID", "a header field is too long", status=431))
+        else:
+            self.refuse(OCIError("SIZE_INVALID", "the request target is too long", status=414))
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Judge each field before it is believed."""
+        error = check_field(line)
+        if error is not None:
+            self.refuse(error)
+            return False
+        return bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        """Judge the whole head; a body that must not come is refused before its first byte."""
+        if self._lingering:
+            return
+        headers = self.requests[-1].requestHeaders
+        error = check_head(self._command, self._path, self._version, headers)
+        if error is None:
+            super().allHeadersReceived()
+            return
+        self.refuse(error)
+        # Whatever the length said, no body is received and no request is started.
+        self.length = None
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Say whether another request may follow: all tokens of all lines count (RFC 9110, section 7.6.1)."""
+        lines = request.requestHeaders.getRawHeaders(b"Connection", [])
+        tokens = {token.strip().lower() for line in lines for token in line.split(b",")}
+        if version != b"HTTP/1.1" or b"close" in tokens:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        return True
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take the bytes of a form, or keep those of the next request."""
+        if self._lingering:
+            self._swallow(data)
+        else:
+            super().rawDataReceived(data)
+
+    def form_overflowed(self) -> None:
+        """Refuse a chunked form that grew too large."""
+        if not self._lingering:
+            self.refuse(form_too_large())
+
+    def timeoutConnection(self) -> None:
+        """Close an idle connection, or one whose refusal has been there long enough to be read."""
+        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        if self._lingering:
+            self.transport.loseConnection()
+        else:
+            self.loseConnection()
+
+    def forceAbortClient(self) -> None:
+        """Abort; the client had its time."""
+        self._abortingCall = None
+        self.transport.abortConnection()
+
+    def refuse(self, error: OCIError) -> None:
+        """Answer with an error, take nothing more, and close once the client can have read it."""
+        if self._lingering:
+            return
+        self._lingering = True
+        self.setRawMode()
+        # A paused producer would keep the transport from closing; and input must flow to be swallowed.
+        self._networkProducer.unregisterProducer()
+        self._networkProducer.resumeProducing()
+        self.transport.write(self._refusal(error))
+        if ITCPTransport.providedBy(self.transport) and not self.isSecure():
+            self.transport.loseWriteConnection()
+            self.setTimeout(LINGER_S)
+        else:
+            self.loseConnection()
+
+    def _refusal(self, error: OCIError) -> bytes:
+        """Print a whole answer."""
+        body = error.to_json()
+        fields = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+            ("Docker-Distribution-Api-Version", "registry/2.0"),
+            *error.headers,
+        ]
+        reason = RESPONSES.get(error.status, b"Refused").decode("ascii")
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        sent = b"" if getattr(self, "_command", b"") == b"HEAD" else body
+        return f"HTTP/1.1 {error.status} {reason}\r\n{head}\r\n".encode("ascii") + sent
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what Twisted's parser refuses, in our words."""
+        too_large = self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders
+        if too_large:
+            self.refuse(OCIError("SIZE_INVALID", "the request's head is too large", status=431))
+        else:
+            self.refuse(malformed("the request is malformed"))
+
+    def _swallow(self, data: bytes) -> None:
+        """Forget input after a refusal, up to a bound."""
+        self._swallowed_bytes += len(data)
+        if self._swallowed_bytes > LINGER_BYTES:
+            self.transport.abortConnection()

@@ -1,0 +1,42 @@
+"""Puts the doors together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txociproxy.envelopes import Envelopes
+from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.web.authorization import Reception
+from txociproxy.web.pings import Pings
+from txociproxy.web.pulls import Pulls
+from txociproxy.web.resources import Desks, Root
+from txociproxy.web.settings import WebSettings
+from txociproxy.web.site import Census, DoorSite
+from txociproxy.web.streaming import Streams
+from txociproxy.web.tokens import TokenEndpoint
+
+if TYPE_CHECKING:
+    from txociproxy.cache import Cache
+
+
+def make_root(
+    clock: IReactorTime, cache: Cache, table: UpstreamTable, envelopes: Envelopes, settings: WebSettings
+) -> Root:
+    """Return the root resource, which needs no particular site."""
+    reception = Reception(envelopes, settings.is_transparent)
+    desks = Desks(
+        Pings(cache, table, reception, settings),
+        Pulls(cache, table, reception, Streams(clock, settings.client_stall_s), settings),
+        TokenEndpoint(clock, table, envelopes, settings.token_life_s),
+    )
+    return Root(clock, desks, Logger(namespace="txociproxy.access"))
+
+
+def make_site(
+    clock: IReactorTime, cache: Cache, table: UpstreamTable, envelopes: Envelopes, settings: WebSettings
+) -> DoorSite:
+    """Return the factory to listen with; ``beside`` gives more of it for listeners that upstreams claim."""
+    return DoorSite(make_root(clock, cache, table, envelopes, settings), clock, Census(settings.limits))

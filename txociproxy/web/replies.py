@@ -1,0 +1,145 @@
+"""What the cache decided, as status and header fields.  Pure: no connection, no time."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from attrs import frozen
+
+from txociproxy.interfaces import HeaderList, Redirect, Relay, Serve
+from txociproxy.oci.errors import OCIError
+from txociproxy.oci.headers import etag, etag_matches, listed, relayed, rewrite_link
+from txociproxy.oci.ranges import ByteRange, RangeSpec
+from txociproxy.web.sending import Reply
+
+VERSION_FIELD: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+
+
+@frozen
+class Circumstances:
+    """What of a request changes the look of its answer.
+
+    :ivar namespace: the value of OCI-Namespace, when the client named one with ``ns=``.
+    :ivar challenge: our own WWW-Authenticate, should the answer be a 401 (RULES C3).
+    :ivar if_none_match: all If-None-Match lines as one.
+    :ivar range_spec: the part that is wanted, If-Range judged already.
+    """
+
+    method: Literal["GET", "HEAD"]
+    namespace: str | None
+    challenge: str
+    if_none_match: str | None = None
+    range_spec: RangeSpec | None = None
+
+    @property
+    def made(self) -> HeaderList:
+        """The fields that every answer of the registry carries."""
+        return (VERSION_FIELD,) if self.namespace is None else (VERSION_FIELD, ("OCI-Namespace", self.namespace))
+
+
+@frozen
+class Plan:
+    """The head of an answer whose body is read from the content.
+
+    :ivar start: where to begin in the content.
+    :ivar stop: where to end; None is the end of the content, known or not.
+    :ivar length_bytes: Content-Length; None is not known yet.
+    """
+
+    status: int
+    headers: HeaderList
+    start: int = 0
+    stop: int | None = None
+    length_bytes: int | None = None
+
+
+def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
+    """Answer with an error in the spec's form (distribution-spec, "Error Codes")."""
+    made = (VERSION_FIELD,) if around is None else around.made
+    challenge = _challenge(error.status, around)
+    body = error.to_json()
+    headers = (("Content-Type", "application/json"), *made, *challenge, *error.headers)
+    return Reply(error.status, headers, body, len(body))
+
+
+def relay_reply(relay: Relay, around: Circumstances) -> Reply:
+    """Pass on what the upstream said, with the fields that may pass (RULES E11)."""
+    return _relay(relay, relayed(relay.headers), around)
+
+
+def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
+    """Pass on a tag list or referrers; the next page is found here, not at the upstream.
+
+    :param path: our own path of the listing, as the client asked.
+    """
+    extra_query = "" if around.namespace is None else f"ns={around.namespace}"
+    fields: list[tuple[str, str]] = []
+    for name, value in listed(relay.headers):
+        rewritten = rewrite_link(value, path, extra_query) if name.lower() == "link" else value
+        if rewritten is not None:
+            fields.append((name, rewritten))
+    return _relay(relay, tuple(fields), around)
+
+
+def _relay(relay: Relay, fields: HeaderList, around: Circumstances) -> Reply:
+    """Put together a relayed answer."""
+    passed = tuple(field for field in fields if field[0].lower() != VERSION_FIELD[0].lower())
+    headers = (*passed, *around.made, ("X-Content-Type-Options", "nosniff"), *_challenge(relay.status, around))
+    length_bytes = len(relay.body) if relay.body or around.method == "GET" else relay.content_length
+    return Reply(relay.status, headers, relay.body, None if relay.status == 304 else length_bytes)
+
+
+def _challenge(status: int, around: Circumstances | None) -> HeaderList:
+    """Give every 401 exactly one challenge, ours."""
+    return (("WWW-Authenticate", around.challenge),) if status == 401 and around is not None else ()
+
+
+def redirect_reply(redirect: Redirect, around: Circumstances) -> Reply:
+    """Send the client elsewhere; never with the content's own length or a long life."""
+    headers = (
+        ("Location", redirect.url),
+        ("Docker-Content-Digest", str(redirect.descriptor.digest)),
+        ("Cache-Control", f"private, max-age={max(0, int(redirect.expires_s) - 10)}"),
+        *around.made,
+    )
+    return Reply(307, headers, b"", 0)
+
+
+def serve_plan(serve: Serve, around: Circumstances, is_blob: bool) -> Plan | Reply:
+    """Decide how content is sent: 200, 206, or without a body 304 and 416."""
+    about = (
+        ("ETag", etag(serve.descriptor.digest)),
+        ("Docker-Content-Digest", str(serve.descriptor.digest)),
+        ("Cache-Control", serve.cache_control),
+        *((("Vary", "Accept"),) if serve.vary_accept else ()),
+        *around.made,
+    )
+    # RFC 9110 §13.2.2: If-None-Match is judged before Range.
+    if etag_matches(around.if_none_match, serve.descriptor.digest):
+        return Reply(304, about)
+    if serve.unsatisfiable_total_bytes is not None:
+        return _unsatisfiable(serve.unsatisfiable_total_bytes, around)
+    content = (*serve.headers, ("Content-Type", serve.descriptor.media_type), *about)
+    if is_blob:
+        content = (*content, ("Accept-Ranges", "bytes"))
+    size_bytes = serve.descriptor.size_bytes if serve.body is None else serve.body.size_bytes
+    if serve.partial is not None:
+        return _partial(content, serve.partial)
+    if around.range_spec is None or size_bytes is None:
+        return Plan(200, content, length_bytes=size_bytes)
+    part = around.range_spec.resolve(size_bytes)
+    return _unsatisfiable(size_bytes, around) if part is None else _partial(content, part)
+
+
+def _partial(content: HeaderList, part: ByteRange) -> Plan:
+    """Send a part of the content."""
+    headers = (*content, ("Content-Range", part.content_range()))
+    return Plan(206, headers, part.start, part.stop, part.length_bytes)
+
+
+def _unsatisfiable(total_bytes: int, around: Circumstances) -> Reply:
+    """Say how long the content is, since no byte of the range exists (RFC 9110 §15.5.17)."""
+    error = OCIError(
+        "RANGE_INVALID", "no byte of the range exists", headers=(("Content-Range", f"bytes */{total_bytes}"),)
+    )
+    return error_reply(error, around)

@@ -1,0 +1,132 @@
+"""The site: one root resource behind our own channel, and a census of its connections."""
+
+# Twisted leaves these base classes untyped, and mypy takes their methods for ours.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections import Counter
+from io import BytesIO
+from typing import Any, Final
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.web import server
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource
+
+from txociproxy.web.access import client_address
+from txociproxy.web.channel import Channel
+from txociproxy.web.heads import MAX_FORM_BYTES
+
+IDLE_S: Final = 60
+
+
+@frozen
+class DoorLimits:
+    """How much clients may hold open (RULES A5)."""
+
+    max_connections: int = 4096
+    max_connections_per_client: int = 256
+
+
+@define(eq=False)
+class Census:
+    """Counts connections, in all and per client address; a Unix socket's clients have no address and no own limit."""
+
+    _limits: DoorLimits
+    connections: int = 0
+    _per_client: Counter[str] = field(factory=Counter)
+
+    def enter(self, address: IAddress) -> bool:
+        """Take a place; False says that there is none."""
+        client = client_address(address)
+        limit = self._limits.max_connections if client == "-" else self._limits.max_connections_per_client
+        if self.connections >= self._limits.max_connections or self._per_client[client] >= limit:
+            return False
+        self.connections += 1
+        self._per_client[client] += 1
+        return True
+
+    def leave(self, address: IAddress) -> None:
+        """Give a place back."""
+        client = client_address(address)
+        self.connections -= 1
+        self._per_client[client] -= 1
+        if not self._per_client[client]:
+            del self._per_client[client]
+
+
+class DoorRequest(server.Request):
+    """A request whose body, if it may have one, stays in memory, and which one resource answers."""
+
+    channel: Channel
+    content: BytesIO
+    # An answer says what it is or has no body.
+    defaultContentType = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Keep the form in memory; Twisted would open a file for a long or unknown length."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of a form, within its limit."""
+        if self.content.tell() + len(data) > MAX_FORM_BYTES:
+            self.channel.form_overflowed()
+        else:
+            self.content.write(data)
+
+    def parseCookies(self) -> None:
+        """There are no cookies here."""
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Answer; target and form are read by whoever wants them, not here."""
+        self.content.seek(0)
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path = path.partition(b"?")[0]
+        self.args = {}
+        self.process()
+
+    def process(self) -> None:
+        """Give the request to the root; there is no tree to walk."""
+        site = self.channel.site
+        self.site = site
+        self.setHeader(b"Date", site.date())
+        self.render(site.resource)
+
+
+class DoorSite(server.Site):
+    """Makes channels; logs nothing by itself, since each answer writes its own line.
+
+    :ivar census: who is connected.
+    :ivar listener: the configured name of its listener.
+    """
+
+    requestFactory = DoorRequest
+    protocol = Channel  # type: ignore[assignment]
+
+    def __init__(self, resource: IResource, clock: IReactorTime, census: Census, listener: str | None = None) -> None:
+        super().__init__(resource, timeout=IDLE_S, reactor=clock, parsePOSTFormSubmission=False)
+        self.census = census
+        self.listener = listener
+        self._date = (-1, b"")
+
+    def beside(self, listener: str) -> DoorSite:
+        """Return the same site for a listener that an upstream claims (RULES B2); places are counted together."""
+        return DoorSite(self.resource, self.reactor, self.census, listener)
+
+    def date(self) -> bytes:
+        """Return the value of a Date field, made once a second."""
+        now_s = int(self.reactor.seconds())
+        if self._date[0] != now_s:
+            self._date = (now_s, datetimeToString(now_s))
+        return self._date[1]
+
+    def startFactory(self) -> None:
+        """Open no log file and start no clock of one."""
+
+    def stopFactory(self) -> None:
+        """There is nothing to close."""
+
+    def log(self, request: Any) -> None:
+        """Write nothing: an answer that is cut never gets here, so the line is written elsewhere."""
