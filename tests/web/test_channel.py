@@ -162,6 +162,14 @@ class BodyTests(SynchronousTestCase):
         line.send(b"0\r\n\r\n")
         self.assertEqual((line.status, line.root.seen), (413, []))
 
+    def test_a_chunked_form_that_comes_in_one_piece_has_the_same_limit(self) -> None:
+        """Its end is in the piece that is too much."""
+        line = Line()
+        head = b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        answer = line.send(head + b"20000\r\n" + b"x" * 0x20000 + b"\r\n0\r\n\r\n" + SMUGGLED)
+        self.assertEqual((line.status, line.root.seen), (413, []))
+        self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+
     def test_a_write_without_a_body_reaches_the_resource(self) -> None:
         """It has nothing to spool, so that its answer is made where all others are."""
         line = Line()
@@ -262,6 +270,20 @@ class ConnectionCapTests(SynchronousTestCase):
         """It counts across addresses."""
         first = Line(DoorLimits(max_connections=1))
         self.assertEqual(Line(site=first.site).status, 503)
+
+    def test_draining_closes_what_is_idle_and_the_rest_after_its_answer(self) -> None:
+        """The end of the process waits for answers, not for connections."""
+        idle = Line()
+        between = Line(site=idle.site)
+        between.send(GET + b"\r\n")
+        half = Line(site=idle.site)
+        half.send(GET)
+        idle.site.census.drain()
+        self.assertTrue(idle.wire.disconnecting)
+        self.assertTrue(between.wire.disconnecting)
+        self.assertFalse(half.wire.disconnecting)
+        self.assertIn(b"Connection: close", half.send(b"\r\n"))
+        self.assertTrue(half.wire.disconnecting)
 
     def test_an_idle_connection_is_closed_after_a_minute(self) -> None:
         """Nobody holds a place for nothing."""

@@ -34,6 +34,7 @@ class Visit:
 
     :ivar kind: what was asked, once it is known.
     :ivar namespace: the upstream it was routed to.
+    :ivar repository: as the upstream names it; as the client did, until it is routed.
     """
 
     _request: Request

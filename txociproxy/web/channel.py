@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel, Request
 
@@ -25,6 +25,9 @@ MAX_LINE_BYTES: Final = 128 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024
 LINGER_S: Final = 2
 LINGER_BYTES: Final = 16 * 1024 * 1024
+# The kernel may hold megabytes for a slow client when we are done; it has until then to take them.
+CLOSING_S: Final = 300
+CUT_S: Final = 15
 
 _DONE: Final = Failure(ConnectionDone())
 
@@ -44,26 +47,23 @@ class Channel(HTTPChannel):
     _buffer: bytes
     _networkProducer: Any
 
+    _abortingCall: IDelayedCall | None = None
     _lingering = False
+    _gone = False
     _swallowed_bytes = 0
-    _counted: IAddress | None = None
 
     def connectionMade(self) -> None:
         """Take a place in the site's census, or refuse when it is full."""
         super().connectionMade()
-        peer = self.transport.getPeer()
-        if self.site.census.enter(peer):
-            self._counted = peer
-        else:
+        if not self.site.census.enter(self):
             error = OCIError("TOOMANYREQUESTS", "too many connections", status=503, headers=(("Retry-After", "1"),))
             self.refuse(error)
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
         """Give the place back."""
+        self._gone = True
         super().connectionLost(reason)
-        if self._counted is not None:
-            self.site.census.leave(self._counted)
-            self._counted = None
+        self.site.census.leave(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Read on, unless this connection has been refused."""
@@ -116,7 +116,7 @@ class Channel(HTTPChannel):
         """Say whether another request may follow: all tokens of all lines count (RFC 9110, section 7.6.1)."""
         lines = request.requestHeaders.getRawHeaders(b"Connection", [])
         tokens = {token.strip().lower() for line in lines for token in line.split(b",")}
-        if version != b"HTTP/1.1" or b"close" in tokens:
+        if version != b"HTTP/1.1" or b"close" in tokens or self.site.census.draining:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             return False
         return True
@@ -128,6 +128,11 @@ class Channel(HTTPChannel):
         else:
             super().rawDataReceived(data)
 
+    def allContentReceived(self) -> None:
+        """Begin the request, unless its form was too large to be one."""
+        if not self._lingering:
+            super().allContentReceived()
+
     def form_overflowed(self) -> None:
         """Refuse a chunked form that grew too large."""
         if not self._lingering:
@@ -135,11 +140,27 @@ class Channel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Close an idle connection, or one whose refusal has been there long enough to be read."""
-        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         if self._lingering:
+            self._abort_after(CUT_S)
             self.transport.loseConnection()
         else:
             self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Close after what is buffered, which a slow client may take its time to read, but not for ever."""
+        self._abort_after(CLOSING_S)
+        super().loseConnection()
+
+    def cut_short(self) -> None:
+        """Close in the middle of a body; a client that takes nothing is aborted soon, since all is lost anyway."""
+        self._abort_after(CUT_S)
+        super().loseConnection()
+
+    def _abort_after(self, delay_s: float) -> None:
+        """Let the connection live so long at most."""
+        if self._abortingCall is not None:
+            self._abortingCall.cancel()
+        self._abortingCall = None if self._gone else self.callLater(delay_s, self.forceAbortClient)
 
     def forceAbortClient(self) -> None:
         """Abort; the client had its time."""

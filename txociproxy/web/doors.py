@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
@@ -19,7 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
-from txociproxy.web.ports import FileEndpoint
+from txociproxy.web.ports import FileEndpoint, send_files
 
 BACKLOG: Final = 1024
 
@@ -87,25 +89,27 @@ class AnywhereEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen on ``::``, which takes IPv4 too unless the machine says otherwise; without IPv6 on ``0.0.0.0``."""
+        return maybeDeferred(self._listen_on_all, protocolFactory)
+
+    def _listen_on_all(self, factory: IProtocolFactory) -> IListeningPort:
         try:
-            port = self._listen(protocolFactory, self._port, "::")
+            port: IListeningPort = self._listen(factory, self._port, "::")
         except CannotListenError as error:
-            if isinstance(error.socketError, OSError) and _address_in_use(error.socketError):
-                raise
-            return succeed(self._listen(protocolFactory, self._port, "0.0.0.0"))
+            if _has_no_ipv6(error):
+                return self._listen(factory, self._port, "0.0.0.0")  # type: ignore[no-any-return]
+            raise
         if not _only_ipv6(port):
-            return succeed(port)
-        return succeed(PortPair(port, self._listen(protocolFactory, port.getHost().port, "0.0.0.0")))
+            return port
+        other = self._listen(factory, cast(IPv6Address, port.getHost()).port, "0.0.0.0")
+        return PortPair(send_files(port), send_files(other))
 
     def _listen(self, factory: IProtocolFactory, port: int, interface: str) -> Any:
         return self._reactor.listenTCP(port, factory, backlog=BACKLOG, interface=interface)
 
 
-def _address_in_use(error: OSError) -> bool:
-    """Say whether somebody else has the port; anything else says that there is no IPv6 here."""
-    import errno
-
-    return error.errno in (errno.EADDRINUSE, errno.EACCES)
+def _has_no_ipv6(error: CannotListenError) -> bool:
+    """Say whether this machine cannot do IPv6, rather than that the port is taken or forbidden."""
+    return getattr(error.socketError, "errno", None) in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def _only_ipv6(port: Any) -> bool:
@@ -129,16 +133,9 @@ class PortPair:
 
     def stopListening(self) -> Deferred[Any]:
         """Close both."""
-        ports = (self.first, self.second)
-        return gatherResults([Deferred.fromCoroutine(_stop(port)) for port in ports], consumeErrors=True)
+        stopping = [maybeDeferred(port.stopListening) for port in (self.first, self.second)]
+        return gatherResults(stopping, consumeErrors=True)
 
     def getHost(self) -> IAddress:
         """Return the first one's address."""
         return self.first.getHost()  # type: ignore[no-any-return]
-
-
-async def _stop(port: Any) -> None:
-    """Close a port, whether it takes time or not."""
-    stopped = port.stopListening()
-    if isinstance(stopped, Deferred):
-        await stopped

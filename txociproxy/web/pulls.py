@@ -50,7 +50,7 @@ class Pulls:
     ) -> None:
         """Answer one request; its errors name the repository in their challenge."""
         route = self._table.route(target.name, target.namespace, host_of(request), listener_of(request))
-        visit.namespace = route.namespace
+        visit.namespace, visit.repository = route.namespace, str(route.repository)
         around = about_repository(request, self._settings.public_url, route, target)
         try:
             if isinstance(target, TagList | Referrers):

@@ -53,7 +53,10 @@ class Desks:
 
 
 class Root(Resource):
-    """Answers every path; each answer is a coroutine that ends when its client leaves."""
+    """Answers every path; each answer is a coroutine that ends when its client leaves.
+
+    :ivar running: how many answers are not over yet.
+    """
 
     isLeaf = True
 
@@ -62,15 +65,21 @@ class Root(Resource):
         self._clock = clock
         self._desks = desks
         self._log = log
+        self.running = 0
 
     def render(self, request: Request) -> int:
         """Begin to answer."""
         visit = Visit(request, self._clock, self._log)
         over = request.notifyFinish()
+        self.running += 1
         answering = Deferred.fromCoroutine(self._answer(request, visit))
         answering.addErrback(self._swallow_cancel)
         over.addCallbacks(lambda _: visit.end("finished"), lambda _: _leave(visit, answering))
+        over.addBoth(self._ended)
         return NOT_DONE_YET
+
+    def _ended(self, _: object) -> None:
+        self.running -= 1
 
     async def _answer(self, request: Request, visit: Visit) -> None:
         """Answer, and turn what goes wrong into an answer."""

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from txociproxy.bodies import IFileTransport
 from txociproxy.interfaces import HeaderList
+from txociproxy.web.channel import Channel
 
 
 @frozen
@@ -75,6 +76,8 @@ def cut(request: Request) -> None:
         return
     if request.clientproto == b"HTTP/1.0" and not request.responseHeaders.hasHeader(b"Content-Length"):
         channel.transport.abortConnection()
+    elif isinstance(channel, Channel):
+        channel.cut_short()
     else:
         request.loseConnection()
 

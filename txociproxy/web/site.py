@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from attrs import define, field, frozen
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
 from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
@@ -32,29 +32,45 @@ class DoorLimits:
 
 @define(eq=False)
 class Census:
-    """Counts connections, in all and per client address; a Unix socket's clients have no address and no own limit."""
+    """Knows who is connected; a Unix socket's clients have no address and no limit of their own.
+
+    :ivar draining: no connection takes another request.
+    """
 
     _limits: DoorLimits
-    connections: int = 0
-    _per_client: Counter[str] = field(factory=Counter)
+    draining: bool = False
+    _clients: dict[Channel, str] = field(factory=dict, init=False)
+    _per_client: Counter[str] = field(factory=Counter, init=False)
 
-    def enter(self, address: IAddress) -> bool:
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._clients)
+
+    def enter(self, channel: Channel) -> bool:
         """Take a place; False says that there is none."""
-        client = client_address(address)
+        client = client_address(channel.getPeer())
         limit = self._limits.max_connections if client == "-" else self._limits.max_connections_per_client
         if self.connections >= self._limits.max_connections or self._per_client[client] >= limit:
             return False
-        self.connections += 1
+        self._clients[channel] = client
         self._per_client[client] += 1
         return True
 
-    def leave(self, address: IAddress) -> None:
-        """Give a place back."""
-        client = client_address(address)
-        self.connections -= 1
-        self._per_client[client] -= 1
-        if not self._per_client[client]:
-            del self._per_client[client]
+    def leave(self, channel: Channel) -> None:
+        """Give a place back, if this one had any."""
+        client = self._clients.pop(channel, None)
+        if client is not None:
+            self._per_client[client] -= 1
+            if not self._per_client[client]:
+                del self._per_client[client]
+
+    def drain(self) -> None:
+        """Close what is idle, and everything else after the answer that it is getting."""
+        self.draining = True
+        for channel in list(self._clients):
+            if not channel.requests:
+                channel.loseConnection()
 
 
 class DoorRequest(server.Request):
@@ -98,10 +114,11 @@ class DoorRequest(server.Request):
 class DoorSite(server.Site):
     """Makes channels; logs nothing by itself, since each answer writes its own line.
 
-    :ivar census: who is connected.
+    :ivar census: who is connected; its ``drain`` is for the end of the process.
     :ivar listener: the configured name of its listener.
     """
 
+    noisy = False
     requestFactory = DoorRequest
     protocol = Channel  # type: ignore[assignment]
 

@@ -1,0 +1,256 @@
+"""Where to listen (RULES A7), and connections that send from files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txociproxy.bodies import IFileTransport
+from txociproxy.web.doors import check_listen, door
+from txociproxy.web.ports import FileServer, UnixFileServer, send_files
+
+
+class ListenTests(SynchronousTestCase):
+    """From words to sockets."""
+
+    def listened(self, text: str) -> list[tuple[Any, ...]]:
+        """Listen and return what the reactor was asked for, as (port, interface)."""
+        reactor = MemoryReactorClock()
+        self.successResultOf(door(reactor, text).listen(Factory()))
+        return [(port, interface) for port, _, _, interface in reactor.tcpServers]
+
+    def test_addresses(self) -> None:
+        """A port alone is everywhere; with an address only there."""
+        for text, expected in (
+            (":8080", (8080, "::")),
+            ("127.0.0.1:8080", (8080, "127.0.0.1")),
+            ("[::1]:8080", (8080, "::1")),
+            ("tcp:8081:interface=192.0.2.1", (8081, "192.0.2.1")),
+            (" :8080 ", (8080, "::")),
+        ):
+            self.assertEqual(self.listened(text), [expected], text)
+
+    def test_a_unix_socket(self) -> None:
+        """By its path."""
+        reactor = MemoryReactorClock()
+        self.successResultOf(door(reactor, "unix:/run/ociproxy.sock").listen(Factory()))
+        self.assertEqual(reactor.unixServers[0][0], "/run/ociproxy.sock")
+
+    def test_without_ipv6_a_port_listens_on_ipv4(self) -> None:
+        """A kernel without IPv6 is no reason not to start."""
+
+        class OldReactor(MemoryReactorClock):
+            """Knows no IPv6."""
+
+            def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+                """Refuse colons."""
+                if ":" in interface:
+                    raise CannotListenError(interface, port, OSError(97, "Address family not supported"))
+                return super().listenTCP(port, factory, backlog, interface)
+
+        reactor = OldReactor()
+        self.successResultOf(door(reactor, ":8080").listen(Factory()))
+        self.assertEqual([server[3] for server in reactor.tcpServers], ["0.0.0.0"])
+
+    def test_a_port_in_use_is_an_error(self) -> None:
+        """It is not taken for a lack of IPv6."""
+
+        class BusyReactor(MemoryReactorClock):
+            """Somebody else has the port."""
+
+            def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+                """Refuse."""
+                raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+
+        listening = door(BusyReactor(), ":8080").listen(Factory())
+        self.failureResultOf(listening, CannotListenError)
+
+    def test_words_that_mean_nothing(self) -> None:
+        """The error names them and what would do."""
+        for text in ("", "8080", "localhost:8080", ":70000", ":123456789", "300.0.0.1:80", "[::g]:80", "nosuch:1"):
+            error = self.assertRaises(ValueError, check_listen, text)
+            self.assertIn(f'"{text}"', str(error))
+
+    def test_good_words_are_judged_without_a_reactor(self) -> None:
+        """The configuration is checked before there is one."""
+        for text in (":8080", "127.0.0.1:0", "[::]:1", "unix:/x", "tcp:80"):
+            check_listen(text)
+
+
+class PortTests(SynchronousTestCase):
+    """Which ports get connections that send from files."""
+
+    def test_plain_ports_do_and_tls_does_not(self) -> None:
+        """A wrapper passes on the interface of what it wraps; a file would leave unencrypted."""
+        reactor = cast(Any, MemoryReactorClock())
+        plain = tcp.Port(0, Factory(), reactor=reactor)
+        local = unix.Port(cast(Any, "/nowhere"), Factory(), reactor=reactor)
+        secret = tcp.Port(0, TLSMemoryBIOFactory(CertificateOptions(), False, Factory(), reactor), reactor=reactor)
+        for port in (plain, local, secret):
+            send_files(port)
+        self.assertIs(plain.transport, FileServer)
+        self.assertIs(local.transport, UnixFileServer)
+        self.assertIs(secret.transport, tcp.Server)
+
+    def test_both_send_from_files(self) -> None:
+        """The interface says so; whoever sends asks it."""
+        for cls in (FileServer, UnixFileServer):
+            self.assertTrue(IFileTransport.implementedBy(cls))
+
+
+class Descriptors(Clock):
+    """A reactor of which only the sets are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writers: set[object] = set()
+        self.changes = 0
+
+    def addReader(self, reader: object) -> None:
+        """Nobody reads here."""
+
+    def removeReader(self, reader: object) -> None:
+        """Nobody reads here."""
+
+    def addWriter(self, writer: object) -> None:
+        """Remember."""
+        self.changes += writer not in self.writers
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: object) -> None:
+        """Forget."""
+        self.changes += writer in self.writers
+        self.writers.discard(writer)
+
+
+class FileServerTests(SynchronousTestCase):
+    """One connection over a pair of sockets."""
+
+    def setUp(self) -> None:
+        """Make a connection and a file of 8 MiB."""
+        self.reactor = Descriptors()
+        ours, self.client = socket.socketpair()
+        self.addCleanup(self.client.close)
+        self.client.setblocking(False)
+        self.protocol = Protocol()
+        self.server = FileServer(
+            ours, self.protocol, ("192.0.2.1", 1), cast(Any, None), 0, cast(IReactorFDSet, self.reactor)
+        )
+        self.protocol.makeConnection(self.server)
+        self.data = os.urandom(1024) * 8192
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the cleanup
+        self.addCleanup(file.close)
+        file.write(self.data)
+        file.flush()
+        self.fd = file.fileno()
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.server.connectionLost(Failure(CONNECTION_DONE))
+
+    def turn(self) -> object:
+        """Do what the reactor would do."""
+        return self.server.doWrite() if self.server in self.reactor.writers else None
+
+    def send(self, start: int, stop: int) -> None:
+        """Send a part of the file."""
+        self.server.send_file(self.fd, start, stop - start)
+
+    def received(self) -> bytes:
+        """Return what the client can read now."""
+        parts: list[bytes] = []
+        while True:
+            try:
+                part = self.client.recv(1 << 20)
+            except BlockingIOError:
+                return b"".join(parts)
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+
+    def test_a_file_follows_the_bytes_before_it(self) -> None:
+        """Nothing is sent from a file while bytes wait; order is kept."""
+        self.server.write(b"head")
+        self.assertEqual(self.server.send_file(self.fd, 0, 100), 0)
+        self.server.when_writable(partial(self.send, 5, 105))
+        self.turn()
+        self.turn()
+        self.assertEqual(self.received(), b"head" + self.data[5:105])
+
+    def test_a_full_socket_takes_nothing_and_says_when_it_does(self) -> None:
+        """The whole file arrives, and the reactor's sets change but twice: begin and end."""
+        sent_bytes = 0
+
+        def go_on() -> None:
+            nonlocal sent_bytes
+            sent_bytes += self.server.send_file(self.fd, sent_bytes, len(self.data) - sent_bytes)
+            if sent_bytes < len(self.data):
+                self.server.when_writable(go_on)
+
+        go_on()
+        received = b""
+        while len(received) < len(self.data):
+            received += self.received()
+            self.assertIsNone(self.turn())
+        self.assertEqual(received, self.data)
+        self.assertEqual((self.reactor.changes, self.reactor.writers), (2, set()))
+
+    def test_one_call_sends_at_most_256_kib(self) -> None:
+        """Others want their turn."""
+        self.assertLessEqual(self.server.send_file(self.fd, 0, len(self.data)), 256 * 1024)
+
+    def test_a_close_does_not_wait_for_who_waits(self) -> None:
+        """The callback is forgotten and the connection ends."""
+        called: list[None] = []
+        self.server.when_writable(lambda: called.append(None))
+        self.server.loseConnection()
+        self.assertIs(self.turn(), CONNECTION_DONE)
+        self.assertEqual(called, [])
+        self.assertEqual(self.server.send_file(self.fd, 0, 10), 0)
+        self.server.when_writable(lambda: called.append(None))
+        self.assertEqual(called, [])
+
+    def test_forgetting_stops_the_waiting(self) -> None:
+        """A Reader that ends asks for nothing more."""
+        called: list[None] = []
+        self.server.when_writable(lambda: called.append(None))
+        self.server.when_writable(None)
+        self.turn()
+        self.assertEqual((called, self.reactor.writers), ([], set()))
+
+    def test_a_dead_socket_ends_the_connection(self) -> None:
+        """Nothing is raised; the reactor learns it in its next turn."""
+        self.client.close()
+        sent_bytes = self.server.send_file(self.fd, 0, 10)
+        self.assertEqual(sent_bytes, 0)
+        self.assertIs(self.turn(), CONNECTION_LOST)
+
+    def test_a_file_that_became_shorter_ends_the_connection(self) -> None:
+        """The client sees that the body is not whole."""
+        self.assertEqual(self.server.send_file(self.fd, len(self.data), 10), 0)
+        self.assertIs(self.turn(), CONNECTION_LOST)
+
+    def test_writes_in_the_callback_leave_in_order(self) -> None:
+        """A Reader may go from a file to memory."""
+        self.server.when_writable(lambda: self.server.write(b"from memory"))
+        self.turn()
+        self.assertIn(self.server, self.reactor.writers)
+        self.turn()
+        self.assertEqual(self.received(), b"from memory")
+        self.assertNotIn(self.server, self.reactor.writers)
