@@ -59,7 +59,7 @@ $(BIN)/python:
 
 # A plain `-e` would import well, but twistd would not see the plugin: that needs the compat mode.
 $(VENV)/.installed: setup.py txociproxy/__init__.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[http2]' --config-settings editable_mode=compat
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --config-settings editable_mode=compat
 	touch '$@'
 
 $(VENV)/.installed-dev: setup.py txociproxy/__init__.py | $(BIN)/python

@@ -39,9 +39,8 @@ setup(
     ],
     extras_require={
         "s3": ["boto3 >= 1.36, < 2"],  # storage in S3; imported only when it is chosen
-        "http2": ["twisted[http2]"],  # h2 and h2c at our door
+        "http2": ["twisted[http2]"],  # for h2 at our door, which is not built yet
         "dev": [
-            "twisted[http2]",
             "mypy >= 2.4, < 2.5",  # mypy-zope is made for exactly one series of mypy
             "mypy-zope == 1.0.17",
             "types-PyYAML",

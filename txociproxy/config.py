@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -23,7 +23,7 @@ MIN_KEY_BYTES = 32
 class Config:
     """All that can be configured, checked; docs/configuration.md says what each one means.
 
-    :ivar stale_if_error_s: ``math.inf`` is unlimited.
+    :ivar stale_if_error_s: None is unlimited.
     :ivar fs_root: absolute, as all paths here.
     :ivar upstreams: the table of namespaces, without duplicates.
     :ivar default_namespace: the namespace of one of the upstreams.
@@ -44,9 +44,9 @@ class Config:
     cache_latest_tag: bool
     tag_fresh_s: float
     tag_swr_s: float
-    stale_if_error_s: float
-    on_upstream_404: str
-    range_miss: str
+    stale_if_error_s: float | None
+    on_upstream_404: Literal["keep", "drop"]
+    range_miss: Literal["auto", "fill", "relay"]
     connect_timeout_s: float
     silence_timeout_s: float
     client_stall_s: float

@@ -6,7 +6,6 @@ A reader takes text and returns the value, or raises ValueError with "is not …
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -63,9 +62,9 @@ def timeout(text: str) -> float:
     return seconds
 
 
-def patience(text: str) -> float:
-    """Read a time that may be unlimited."""
-    return math.inf if text.lower() == "unlimited" else duration(text)
+def patience(text: str) -> float | None:
+    """Read a time that may be unlimited, which is None."""
+    return None if text.lower() == "unlimited" else duration(text)
 
 
 def size(text: str) -> int:

@@ -1,5 +1,265 @@
-"""The only place that says "new"."""
+"""The service: the only place that says "new", and the order in which everything begins and ends."""
 
+# Twisted leaves these base classes untyped, and mypy takes their methods for ours.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+from twisted.application.service import IServiceCollection, MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+
+from txociproxy import __version__
+from txociproxy.assembly import CoreRules, assemble
+from txociproxy.blobs import RangeRules
+from txociproxy.config import Config
+from txociproxy.envelopes import Envelopes, random_key
+from txociproxy.ingest.ingest import IngestLimits
+from txociproxy.ingests import IngestCaps, Ingests
+from txociproxy.modes import Transparent
+from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
+from txociproxy.process import observer_for, raise_file_limit, take_signals
+from txociproxy.storage.disk import DiskStorage
+from txociproxy.storage.files import Files
+from txociproxy.storage.layout import Layout
+from txociproxy.storage.space import Space
+from txociproxy.tags import TagRules
+from txociproxy.upstreams.registry import Upstreams
+from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.web.doors import door
+from txociproxy.web.making import make_site
+from txociproxy.web.settings import WebSettings
+from txociproxy.web.site import DoorLimits, DoorSite
+from txociproxy.workers import Workers
 
-__all__ = ["Options"]
+__all__ = ["Options", "makeService"]
+
+DISK_THREADS = 8
+POLL_S = 0.1
+# An upstream that does not let go of a connection does not hold up the end.
+CLOSE_S = 3.0
+
+
+@define(eq=False)
+class House:
+    """What is made at the start and has to be ended."""
+
+    storage: DiskStorage
+    ingests: Ingests
+    upstreams: Upstreams
+    site: DoorSite
+    pools: tuple[Workers, ...]
+
+
+def build(config: Config, reactor: Any) -> House:
+    """Make everything, leaves first; starts threads and connects nothing."""
+    hashers = Workers.make(reactor, os.cpu_count() or 1, "hash")
+    disk = Workers.make(reactor, DISK_THREADS, "disk")
+    files, layout = Files(), Layout(Path(config.fs_root))
+    space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
+    storage = DiskStorage(layout, files, disk, reactor, space, time.time)
+    table = UpstreamTable(config.upstreams, config.default_namespace)
+    upstreams = Upstreams(reactor, table)
+    core = assemble(storage, Transparent(), upstreams, hashers, reactor, time.time, core_rules(config))
+    key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
+    site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
+    return House(storage, core.ingests, upstreams, site, (hashers, disk))
+
+
+def core_rules(config: Config) -> CoreRules:
+    """Return what the core needs of the configuration."""
+    return CoreRules(
+        IngestLimits(silence_s=config.silence_timeout_s, spool_stall_s=config.spool_stall_s),
+        IngestCaps(
+            total=config.max_ingests,
+            per_namespace=config.max_ingests_per_namespace,
+            per_client=config.max_ingests_per_client,
+            lonely=config.max_lonely_ingests,
+            memory_bytes=config.max_ingest_memory_bytes,
+        ),
+        TagRules(
+            keep_tags=config.cache_tag_manifests,
+            keep_latest=config.cache_latest_tag,
+            fresh_s=config.tag_fresh_s,
+            swr_s=config.tag_swr_s,
+            stale_if_error_s=config.stale_if_error_s,
+            on_upstream_404=config.on_upstream_404,
+        ),
+        RangeRules(
+            miss=config.range_miss,
+            relays=config.max_range_relays,
+            relays_per_digest=config.max_range_relays_per_digest,
+        ),
+    )
+
+
+def web_settings(config: Config) -> WebSettings:
+    """Return what the doors need of the configuration."""
+    return WebSettings(
+        public_url=config.public_url,
+        is_transparent=config.mode == "transparent",
+        client_stall_s=config.client_stall_s,
+        limits=DoorLimits(config.max_connections, config.max_connections_per_client),
+    )
+
+
+class OCIProxyService(MultiService):
+    """Opens the doors and closes them again, everything in its order.
+
+    :param reactor: the reactor of everything.
+    :param observer: what writes log lines; None leaves that to ``twistd``.
+    :param owns_process: whether signals and limits of the process are ours.
+    :param make: makes the house; for tests.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        observer: ILogObserver | None = None,
+        owns_process: bool = False,
+        make: Callable[[Config, Any], House] = build,
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._reactor = reactor
+        self._observer = observer
+        self._owns_process = owns_process
+        self._make = make
+        self._house: House | None = None
+        self._ports: list[IListeningPort] = []
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Say who we are, and write our own log lines from the first one on.
+
+        ``twistd`` calls this just before it begins to log, and repeats what was said before.
+        """
+        super().setServiceParent(parent)
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Say version, mode, storage and doors, and who sees clients' credentials (RULES C6)."""
+        config = self._config
+        self.log.info(
+            "starting",
+            version=__version__,
+            mode=config.mode,
+            storage=f"{config.storage_backend}:{config.fs_root}",
+            doors=",".join(self._doors()),
+            default_namespace=config.default_namespace,
+        )
+        trusted = [entry.namespace for entry in config.upstreams if entry.client_credentials == "forward"]
+        if len(config.upstreams) > 1 and trusted:
+            self.log.info(
+                "these upstreams see the credentials that clients send for them", namespaces=",".join(trusted)
+            )
+
+    def _doors(self) -> list[str]:
+        """Return the listeners of all, then those of one upstream."""
+        return [*self._config.listen, *(entry.listen for entry in self._config.upstreams if entry.listen)]
+
+    def privilegedStartService(self) -> None:
+        """Build everything and open the doors while we may; threads would not survive becoming a daemon before."""
+        super().privilegedStartService()
+        self._open()
+
+    def startService(self) -> None:
+        """Make the storage ready, before the reactor runs and anybody is answered."""
+        super().startService()
+        house = self._open()
+        try:
+            house.storage.prepare(self._config.mode)
+        except StorageUnavailable as error:
+            raise SystemExit(f"--fs-root: {self._config.fs_root!r}: {error}; name a directory we can write") from error
+        self._reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        """Take over the process, and say that clients can come."""
+        if self._owns_process:
+            raise_file_limit()
+            take_signals(self._reactor)
+        self.log.info("listening", doors=",".join(_place(port) for port in self._ports))
+
+    def _open(self) -> House:
+        """Build the house, once."""
+        if self._house is None:
+            self._house = self._make(self._config, self._reactor)
+            for place in self._config.listen:
+                self._listen(place, self._house.site)
+            for entry in self._config.upstreams:
+                if entry.listen is not None:
+                    self._listen(entry.listen, self._house.site.beside(entry.listen))
+        return self._house
+
+    def _listen(self, place: str, site: DoorSite) -> None:
+        """Open one door."""
+        failures: list[Failure] = []
+        site.noisy = False  # we say ourselves where we listen
+        door(self._reactor, place).listen(site).addCallbacks(self._ports.append, failures.append)
+        for failure in failures:
+            failure.trap(CannotListenError, OSError)
+            raise SystemExit(f"--listen: {place!r}: {failure.getErrorMessage()}; choose another address or port")
+
+    def stopService(self) -> Deferred[None]:
+        """End in order: doors, running answers, ingests, connections, threads."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await _fired(super().stopService())
+        ports, self._ports = self._ports, []
+        for port in ports:
+            await _fired(port.stopListening())
+        house, self._house = self._house, None
+        if house is None:
+            return
+        await self._answers_end(house)
+        house.ingests.abandon_all()
+        await house.upstreams.stop().addTimeout(CLOSE_S, self._reactor, lambda *_: None)
+        for pool in house.pools:
+            pool.stop()
+
+    async def _answers_end(self, house: House) -> None:
+        """Wait for running answers, within bounds; what still runs then is cut by the end of the process."""
+        left_s = self._config.stop_timeout_s
+        while left_s > 0 and house.site.resource.running:
+            left_s -= POLL_S
+            await deferLater(self._reactor, POLL_S)
+
+
+def _place(port: IListeningPort) -> str:
+    """Return where a port listens; port 0 has become a real one."""
+    address = port.getHost()
+    return f"{address.host}:{address.port}" if isinstance(address, IPv4Address | IPv6Address) else str(address)
+
+
+async def _fired(result: object) -> None:
+    """Wait for what may be a Deferred."""
+    if isinstance(result, Deferred):
+        await result
+
+
+def makeService(options: Options, reactor: Any = None) -> OCIProxyService:
+    """Make the service that ``twistd ociproxy`` runs."""
+    twistd = options.parent
+    if reactor is None:
+        from twisted.internet import reactor
+    observer = observer_for(twistd, options.config.log_level)
+    return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None)

@@ -151,7 +151,7 @@ SETTINGS: tuple[Setting, ...] = (
         "range_miss",
         q.choice("auto", "fill", "relay"),
         "auto",
-        "A range of a blob that is not kept: fill fetches the whole blob, relay only the range, auto decides by size.",
+        "A range of a blob that is not kept: fill fetches the whole blob too, relay only the range, auto when it pays.",
     ),
     Setting("connect_timeout_s", q.timeout, "10", "How long a connection to an upstream may take to be made."),
     Setting("silence_timeout_s", q.timeout, "30", "How long an upstream may be silent within a body."),

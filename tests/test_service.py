@@ -1,0 +1,255 @@
+"""What the service opens, in which order it ends, and what it says when it cannot begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from attrs import define, field
+from twisted.application.service import Application, IServiceCollection
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, capturedLogs
+from twisted.python.components import Componentized
+from twisted.trial.unittest import SynchronousTestCase
+
+from txociproxy import __version__
+from txociproxy.config import Config, load
+from txociproxy.logs import LogfmtObserver
+from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.options import Options
+from txociproxy.process import observer_for
+from txociproxy.service import House, OCIProxyService, build, core_rules, makeService
+
+
+def config(**environ: str) -> Config:
+    """Return a configuration that listens on loopback."""
+    return load({}, {"PROXY_MODE": "transparent", "LISTEN_ADDR": "127.0.0.1:8080", "FS_ROOT": "/srv/x", **environ})
+
+
+@define(eq=False)
+class Stage:
+    """Stands for everything in the house and writes down what is done to it."""
+
+    done: list[str] = field(factory=list)
+    running: int = 0
+    noisy: bool = True
+    refusal: StorageUnavailable | None = None
+    upstreams_end: Deferred[None] = field(factory=lambda: succeed(None))
+
+    @property
+    def resource(self) -> Stage:
+        """The site's root."""
+        return self
+
+    def beside(self, listener: str) -> Stage:
+        """Another site for the same root."""
+        self.done.append(f"beside {listener}")
+        return self
+
+    def prepare(self, mode: str) -> None:
+        """Make the storage ready."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.done.append(f"storage ready for {mode}")
+
+    def abandon_all(self) -> None:
+        """End the ingests."""
+        self.done.append("ingests abandoned")
+
+    def doStart(self) -> None:
+        """A port opens."""
+
+    def doStop(self) -> None:
+        """A port closes."""
+
+    def house(self, *_: object) -> House:
+        """Return a house in which everybody is this stage."""
+        me = cast(Any, self)
+        return House(me, me, cast(Any, _Upstreams(self)), me, (cast(Any, _Pool(self)),))
+
+
+@define(eq=False)
+class _Upstreams:
+    """Connections that end."""
+
+    _stage: Stage
+
+    def stop(self) -> Deferred[None]:
+        """End."""
+        self._stage.done.append("connections ended")
+        return self._stage.upstreams_end
+
+
+@define(eq=False)
+class _Pool:
+    """Threads that end."""
+
+    _stage: Stage
+
+    def stop(self) -> None:
+        """End."""
+        self._stage.done.append("threads ended")
+
+
+class _FullReactor(MemoryReactorClock):
+    """A machine on which every port is taken."""
+
+    def listenTCP(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse."""
+        raise CannotListenError("127.0.0.1", 8080, OSError(98, "Address already in use"))
+
+
+class ServiceTests(SynchronousTestCase):
+    """The root service on a reactor in memory."""
+
+    def setUp(self) -> None:
+        """Make a stage and a reactor."""
+        self.stage = Stage()
+        self.reactor = MemoryReactorClock()
+
+    def service(self, **environ: str) -> OCIProxyService:
+        """Return a service of this stage."""
+        return OCIProxyService(config(**environ), self.reactor, make=self.stage.house)
+
+    def started(self, **environ: str) -> OCIProxyService:
+        """Return a service that runs."""
+        service = self.service(**environ)
+        service.privilegedStartService()
+        service.startService()
+        return service
+
+    def doors(self) -> list[tuple[str, int]]:
+        """Return where the reactor listens."""
+        return [(server[3], server[0]) for server in self.reactor.tcpServers]
+
+    def test_it_opens_all_doors_once(self) -> None:
+        """Each address of ``listen`` becomes a port; the second start step opens nothing again."""
+        self.started(LISTEN_ADDR="127.0.0.1:8080,127.0.0.2:8081")
+        self.assertEqual(self.doors(), [("127.0.0.1", 8080), ("127.0.0.2", 8081)])
+        self.assertEqual(self.stage.done, ["storage ready for transparent"])
+
+    def test_an_upstream_with_a_door_of_its_own_gets_it(self) -> None:
+        """Its site knows the name of its listener (RULES B2)."""
+        file = Path(self.mktemp())
+        file.write_text("upstreams: [{namespace: r.example, listen: '127.0.0.1:8082'}]", "utf-8")
+        self.started(OCIPROXY_CONFIG=str(file))
+        self.assertEqual(self.doors(), [("127.0.0.1", 8080), ("127.0.0.1", 8082)])
+        self.assertIn("beside 127.0.0.1:8082", self.stage.done)
+
+    def test_it_ends_in_order(self) -> None:
+        """Answers that run may end first; then ingests, connections and threads, each after the one before."""
+        service = self.started()
+        self.stage.done.clear()
+        self.stage.running = 1
+        self.stage.upstreams_end = Deferred()
+        ended = service.stopService()
+        self.reactor.advance(1)
+        self.assertEqual(self.stage.done, [])
+        self.stage.running = 0
+        self.reactor.advance(1)
+        self.assertEqual(self.stage.done, ["ingests abandoned", "connections ended"])
+        self.assertNoResult(ended)
+        self.stage.upstreams_end.callback(None)
+        self.assertEqual(self.stage.done[2:], ["threads ended"])
+        self.successResultOf(ended)
+
+    def test_an_answer_that_does_not_end_does_not_hold_up_the_end(self) -> None:
+        """``stop_timeout_s`` is the bound."""
+        service = self.started(OCIPROXY_STOP_TIMEOUT_S="3")
+        self.stage.running = 1
+        ended = service.stopService()
+        self.reactor.pump([0.1] * 25)
+        self.assertNoResult(ended)
+        self.reactor.pump([0.1] * 10)
+        self.successResultOf(ended)
+
+    def test_an_upstream_that_does_not_let_go_does_not_hold_up_the_end(self) -> None:
+        """Connections have three seconds to close."""
+        service = self.started()
+        self.stage.upstreams_end = Deferred()
+        ended = service.stopService()
+        self.reactor.advance(3)
+        self.assertEqual(self.stage.done[-1], "threads ended")
+        self.successResultOf(ended)
+
+    def test_a_service_that_never_started_ends(self) -> None:
+        """There is nothing to end, and that is fine."""
+        self.successResultOf(self.service().stopService())
+
+    def test_a_port_in_use_is_one_line(self) -> None:
+        """It names the option, the value and the remedy."""
+        self.reactor = _FullReactor()
+        error = str(self.assertRaises(SystemExit, self.service().privilegedStartService))
+        self.assertRegex(error, r"^--listen: '127\.0\.0\.1:8080': .*in use.*; choose another address or port$")
+
+    def test_a_storage_that_cannot_be_written_is_one_line(self) -> None:
+        """It names the directory."""
+        self.stage.refusal = StorageUnavailable("cannot write to /srv/x: Read-only file system")
+        service = self.service()
+        service.privilegedStartService()
+        error = str(self.assertRaises(SystemExit, service.startService))
+        self.assertRegex(error, r"^--fs-root: '/srv/x': cannot write .*; name a directory we can write$")
+
+    def test_the_first_line_says_who_we_are(self) -> None:
+        """Version, mode, storage and doors; then which upstreams see clients' credentials (RULES C6)."""
+        with capturedLogs() as events:
+            self.service().setServiceParent(cast(IServiceCollection, Application("x")))
+        first, second = events
+        self.assertEqual(first["log_format"], "starting")
+        said = {name: first[name] for name in ("version", "mode", "storage", "doors")}
+        self.assertEqual(
+            said, {"version": __version__, "mode": "transparent", "storage": "fs:/srv/x", "doors": "127.0.0.1:8080"}
+        )
+        self.assertIn("docker.io", second["namespaces"])
+
+    def test_its_own_lines_are_written_from_the_first_on(self) -> None:
+        """``twistd`` takes the observer from the application; without one it uses its own."""
+        for observer in (LogfmtObserver(str), None):
+            application = Application("x")
+            OCIProxyService(config(), self.reactor, observer).setServiceParent(cast(IServiceCollection, application))
+            self.assertIs(cast(Componentized, application).getComponent(ILogObserver, None), observer)
+
+
+class MakingTests(SynchronousTestCase):
+    """From a configuration to objects."""
+
+    def test_a_house_is_built_without_touching_disk_or_network(self) -> None:
+        """Nothing is opened, connected or written before the service starts."""
+        root = Path(self.mktemp())
+        reactor = MemoryReactorClock()
+        house = build(config(FS_ROOT=str(root)), reactor)
+        for pool in house.pools:
+            self.addCleanup(pool.stop)
+        self.assertFalse(root.exists())
+        self.assertEqual((reactor.tcpServers, reactor.tcpClients), ([], []))
+
+    def test_what_is_configured_reaches_the_core(self) -> None:
+        """Each cap and policy arrives under its name there."""
+        rules = core_rules(
+            config(
+                OCIPROXY_MAX_INGESTS="7",
+                OCIPROXY_MAX_LONELY_INGESTS="3",
+                OCIPROXY_TAG_FRESH_S="5",
+                OCIPROXY_STALE_IF_ERROR_S="unlimited",
+                OCIPROXY_RANGE_MISS="fill",
+                OCIPROXY_SPOOL_STALL_S="9",
+                CACHE_LATEST_TAG="yes",
+            )
+        )
+        self.assertEqual((rules.caps.total, rules.caps.lonely, rules.ranges.miss), (7, 3, "fill"))
+        self.assertEqual((rules.tags.fresh_s, rules.tags.stale_if_error_s, rules.tags.keep_latest), (5, None, True))
+        self.assertEqual(rules.limits.spool_stall_s, 9)
+
+    def test_make_service_takes_the_parsed_options(self) -> None:
+        """Without ``twistd`` around it, the process is left alone."""
+        options = Options({})
+        options.parseOptions(["--mode=transparent", "--listen=127.0.0.1:8080"])
+        self.assertIsInstance(makeService(options, MemoryReactorClock()), OCIProxyService)
+
+    def test_a_choice_of_the_user_of_twistd_stands(self) -> None:
+        """Our lines go to standard output only in the foreground, and only unless another log was asked for."""
+        self.assertIsNotNone(observer_for({"nodaemon": True}, "info"))
+        for twistd in (None, {"nodaemon": False}, {"nodaemon": True, "logfile": "x"}, {"nodaemon": True, "syslog": 1}):
+            self.assertIsNone(observer_for(twistd, "info"))

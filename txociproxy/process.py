@@ -1,0 +1,64 @@
+"""What belongs to the whole process when ``twistd`` runs us: signals, limits, and where log lines go."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from txociproxy.logs import LogfmtObserver
+
+# Connections of clients and upstreams, open files and spools; a usual soft limit is 1024.
+WANTED_FILES = 65536
+
+
+def raise_file_limit() -> None:
+    """Allow ourselves as many descriptors as the system lets us, up to what we can use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> None:
+    """End well at the first SIGTERM or SIGINT, and at once at the second; SIGHUP means nothing.
+
+    Twisted's own handlers let the process die by the signal after a clean end, and a second signal does nothing.
+    They are set when the reactor starts, so this has to be called after that.
+    """
+
+    def at_once(number: int, _: FrameType | None) -> None:
+        leave(128 + number)
+
+    def first(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, at_once)
+        reactor.callFromThread(reactor.stop)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, first)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def observer_for(twistd: Mapping[str, Any] | None, threshold: str) -> LogfmtObserver | None:
+    """Return what writes our log lines, or None where the user of ``twistd`` has chosen something else.
+
+    :param twistd: the options of ``twistd`` itself.
+    """
+    if twistd is None or not twistd.get("nodaemon"):
+        return None
+    if twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "", "-"):
+        return None
+    return LogfmtObserver(write_line, threshold)
+
+
+def write_line(line: str) -> None:
+    """Write to the real standard output; ``sys.stdout`` is the log itself by then."""
+    stdout = sys.__stdout__
+    if stdout is not None:
+        stdout.write(line)
+        stdout.flush()
