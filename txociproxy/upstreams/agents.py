@@ -1,162 +1,37 @@
-"""Connections to one upstream: TLS, big reads, long header fields, a pool that can be closed (RULES A3, F).
-
-This is the one module of the room that leans on private parts of ``twisted.web``; each place says which and why.
-Twisted leaves much of that untyped, hence the ignores.
-"""
+"""The way to one upstream: guarded addresses, TLS, big reads, connections of its own (RULES F)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, cast
+from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
-    IAddress,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import (  # private: the pool makes its protocols from here, and offers no other hook
-    BODY,
-    DONE,
-    HTTP11ClientProtocol,
-    ParseError,
-    Request,
-    TransportProxyProducer,
-)
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
-from twisted.web.client import _HTTP11ClientFactory as HTTP11ClientFactory
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS, IResponse
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from txociproxy.upstreams.connections import UpstreamPool
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.guard import Guard, GuardedReactor
 from txociproxy.upstreams.origins import Origin
 
-# RULES A3, the same reach as at the door.  Signed Locations pass Twisted's 16 KiB.
-MAX_HEADER_LINE_BYTES = 128 * 1024
-# Counted in whole reads, so that the last one may go over it.
-MAX_HEADER_BYTES = 256 * 1024
-# Measured: reads of 64 KiB cost a third more per GiB.
+# Twisted reads 64 KiB at a time unless told; each chunk of a body passes through Python several times.
 READ_BYTES = 2**18
-# Shorter than most servers keep an idle connection, else the next request meets a closed one.
-IDLE_CONNECTION_S = 45
 # RFC 8305 §5: the shortest that is recommended between attempts.  The endpoint also waits this long before it
 # believes that a refused last address was the last one, and a stale answer waits with it.
 NEXT_ADDRESS_S = 0.1
-# Contexts are made once per host: reading the system's trust for every connection costs milliseconds each.
+# Contexts are made once per host: a connection that must make its own (measured) waits 3 ms for it, on the reactor.
 MAX_TLS_HOSTS = 256
-
-
-class _HangUp(TransportProxyProducer):
-    """What a body protocol gets as its transport: closing it ends the connection at once.
-
-    ``loseConnection`` under TLS waits for the peer, which may go on sending a body that nobody wants.
-    """
-
-    def loseConnection(self) -> None:
-        """Abort."""
-        if self._producer is not None:
-            self._producer.abortConnection()
-
-
-class UpstreamProtocol(HTTP11ClientProtocol):
-    """A connection that takes long header fields, and is known to its pool as long as it is open."""
-
-    def __init__(self, quiescentCallback: Any, pool: UpstreamPool) -> None:
-        super().__init__(quiescentCallback)  # type: ignore[no-untyped-call]
-        self._pool = pool
-        self._head_bytes = 0
-
-    def connectionMade(self) -> None:
-        """Be known to the pool."""
-        super().connectionMade()
-        self._pool.opened(self)
-
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """Send a request, and let its answer have long header fields."""
-        self._head_bytes = 0
-        answer = super().request(request)
-        # The class of the parser is a module's global in Twisted, so limits are set on the object.
-        if self._parser is not None:
-            transport: Any = _HangUp(self.transport)  # type: ignore[no-untyped-call]
-            self._parser.MAX_LENGTH = MAX_HEADER_LINE_BYTES
-            self._parser.transport = self._transportProxy = transport
-        return answer
-
-    def dataReceived(self, bytes: bytes) -> None:
-        """Count until the header section is over: Twisted bounds a line, but not their number."""
-        super().dataReceived(bytes)  # type: ignore[no-untyped-call]
-        if self._parser is not None and self._parser.state not in (BODY, DONE):
-            self._head_bytes += len(bytes)
-            if self._head_bytes > MAX_HEADER_BYTES:
-                self._giveUp(Failure(ParseError("more header fields than anybody needs", b"")))  # type: ignore[no-untyped-call]
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Be forgotten by the pool."""
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self._pool.closed(self)
-
-
-class _ProtocolFactory(HTTP11ClientFactory):
-    """Makes :class:`UpstreamProtocol` for one pool."""
-
-    def __init__(self, quiescentCallback: Any, metadata: str, pool: UpstreamPool) -> None:
-        super().__init__(quiescentCallback, metadata)  # type: ignore[no-untyped-call]
-        self._pool = pool
-
-    def buildProtocol(self, addr: IAddress | None) -> UpstreamProtocol:
-        """Make a protocol for a new connection."""
-        return UpstreamProtocol(self._quiescentCallback, self._pool)
-
-
-class UpstreamPool(HTTPConnectionPool):
-    """The connections of one entry: idle ones to be used again, and all that are open."""
-
-    def __init__(self, reactor: Any, max_idle: int) -> None:
-        super().__init__(reactor, persistent=True)  # type: ignore[no-untyped-call]
-        self.maxPersistentPerHost = max_idle
-        self.cachedConnectionTimeout = IDLE_CONNECTION_S
-        self.open: set[UpstreamProtocol] = set()
-        self._leaving: list[Deferred[None]] = []
-        self._stopped = False
-
-    # Private in Twisted: a class attribute that is called with exactly these two.
-    def _factory(self, quiescentCallback: Any, metadata: str) -> _ProtocolFactory:  # type: ignore[override]
-        return _ProtocolFactory(quiescentCallback, metadata, self)
-
-    def opened(self, connection: UpstreamProtocol) -> None:
-        """Know a new connection; one that was on its way when all was stopped is ended."""
-        self.open.add(connection)
-        if self._stopped:
-            cast(Any, connection.transport).abortConnection()
-
-    def closed(self, connection: UpstreamProtocol) -> None:
-        """Forget a connection that has ended."""
-        self.open.discard(connection)
-        if not self.open:
-            leaving, self._leaving = self._leaving, []
-            for deferred in leaving:
-                deferred.callback(None)
-
-    def stop(self) -> Deferred[None]:
-        """End all connections, running bodies included; fires when none is open."""
-        gone: Deferred[None] = Deferred()
-        self._stopped = True
-        self._leaving.append(gone)
-        self.closeCachedConnections()  # type: ignore[no-untyped-call]
-        for connection in tuple(self.open):
-            cast(Any, connection.transport).abortConnection()
-        if not self.open and not gone.called:
-            self._leaving.remove(gone)
-            gone.callback(None)
-        return gone
 
 
 @implementer(IStreamClientEndpoint)

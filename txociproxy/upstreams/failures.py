@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
@@ -43,6 +44,8 @@ def _words(cause: BaseException) -> str:
     match cause:
         case SSL.Error():
             return f"TLS: {_tls_reason(cause)}"
+        case VerificationError():
+            return "TLS: the certificate is for another host"
         case network.DNSLookupError():
             return "its name has no address"
         case network.ConnectionRefusedError():

@@ -176,6 +176,7 @@ class Upstreams:
     """
 
     def __init__(self, reactor: Any, table: UpstreamTable, connect: Callable[[Entry], Line] | None = None) -> None:
+        self._table = table
         trust = SystemTrust()
         self._tokens = Tokens(reactor)
         self._lines: dict[str, Line] = {}
@@ -190,6 +191,10 @@ class Upstreams:
     def upstream(self, namespace: str) -> Upstream | None:
         """Return the upstream of a canonical namespace, or None if it is not in the table."""
         return self._upstreams.get(namespace)
+
+    def entry(self, namespace: str) -> Entry | None:
+        """Return what is configured about a canonical namespace."""
+        return self._table.entry(namespace)
 
     def stop(self) -> Deferred[None]:
         """End all asks for tokens and all connections; fires when none is open."""

@@ -1,0 +1,166 @@
+"""A network in memory: what is asked is listed, what is answered is scripted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from txociproxy.interfaces import Pull
+from txociproxy.oci.accept import EVERYTHING
+from txociproxy.oci.names import Digest, Repository, Tag
+from txociproxy.upstreams.agents import Line
+from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.registry import Upstream, Upstreams
+from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.wire import Wire
+
+URL = "https://registry.example.com"
+NAMESPACE = "registry.example.com"
+REALM = "https://auth.example.com/token"
+BLOB = Digest("sha256", "a" * 64)
+
+
+@implementer(IResponse)
+@define(eq=False)
+class FakeResponse:
+    """An answer whose body comes when the test says so, or at once."""
+
+    code: int
+    body: bytes = b""
+    headers: Headers = field(factory=Headers)
+    open_ended: bool = False
+    version: tuple[bytes, int, int] = (b"HTTP", 1, 1)
+    phrase: bytes = b""
+    length: int | str = field(init=False)
+    request: object = None
+    previousResponse: IResponse | None = None
+    protocol: IProtocol | None = field(init=False, default=None)
+    closed: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.length = "twisted.web.iweb.UNKNOWN_LENGTH" if self.open_ended else len(self.body)
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """Deliver what is there, and end unless open."""
+        self.protocol = protocol
+        protocol.makeConnection(self)  # type: ignore[arg-type]  # as a real body, only a producer
+        if self.body:
+            protocol.dataReceived(self.body)
+        if not self.open_ended:
+            protocol.connectionLost(Failure(ResponseDone()))
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """Not of interest."""
+
+    def loseConnection(self) -> None:
+        """Note that the body was closed."""
+        self.closed = True
+
+
+def answer(code: int, body: bytes = b"", /, *, open_ended: bool = False, **fields: str) -> FakeResponse:
+    """Return an answer; ``www_authenticate="..."`` becomes a header field."""
+    headers = Headers({name.replace("_", "-").encode(): [value.encode()] for name, value in fields.items()})
+    return FakeResponse(code, body, headers, open_ended)
+
+
+Answer = FakeResponse | Exception | Deferred[IResponse]
+Handler = Callable[[str, str, Headers], Answer]
+
+
+@implementer(IAgent)
+@define(eq=False)
+class FakeNet:
+    """An agent that asks a function, and lists what it was asked: (method, URL, Authorization or None)."""
+
+    handler: Handler
+    asked: list[tuple[str, str, str | None]] = field(init=False, factory=list)
+    answered: list[FakeResponse] = field(init=False, factory=list)
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        """Answer as the handler says."""
+        headers = headers or Headers()
+        authorization = headers.getRawHeaders("authorization", [None])[0]
+        self.asked.append((method.decode(), uri.decode(), authorization))
+        result = self.handler(method.decode(), uri.decode(), headers)
+        if isinstance(result, Deferred):
+            return result
+        if isinstance(result, Exception):
+            return fail(result)
+        self.answered.append(result)
+        if method == b"HEAD":
+            result.body, result.length = b"", 0
+        return succeed(result)
+
+
+@define(eq=False)
+class TokenRegistry:
+    """A registry that wants a token for everything, and the token server beside it.
+
+    :ivar good: tokens that the registry takes.
+    """
+
+    challenge: str = f'Bearer realm="{REALM}",service="reg",scope="repository:user/image:pull"'
+    good: set[str] = field(factory=set)
+    issued: int = 0
+    token_answer: Callable[[str], Answer] | None = None
+    content: Callable[[str, str, Headers], Answer] = lambda method, url, headers: answer(200, b"content")
+
+    def __call__(self, method: str, url: str, headers: Headers) -> Answer:
+        """Answer as one of the two."""
+        if url.startswith(REALM):
+            return self._token(url)
+        authorization = headers.getRawHeaders("authorization", [""])[0]
+        if authorization.removeprefix("Bearer ") not in self.good:
+            return answer(401, b'{"errors":[]}', www_authenticate=self.challenge)
+        return self.content(method, url, headers)
+
+    def _token(self, url: str) -> Answer:
+        if self.token_answer is not None:
+            return self.token_answer(url)
+        self.issued += 1
+        scope = parse_qs(urlsplit(url).query)["scope"][0]
+        token = f"{scope}#{self.issued}"
+        self.good.add(token)
+        return answer(200, json.dumps({"token": token}).encode())
+
+
+def pull_of(reference: Digest | Tag = BLOB, repository: str = "team/app") -> Pull:
+    """Return a wish for a blob, or for a manifest by tag."""
+    kind = "manifest" if isinstance(reference, Tag) else "blob"
+    return Pull(NAMESPACE, Repository(repository), reference, kind, EVERYTHING)  # type: ignore[arg-type]
+
+
+def token_url(repository: str = "team/app") -> str:
+    """Return the URL at which the token for a repository is asked."""
+    return f"{REALM}?service=reg&scope=repository%3A{repository.replace('/', '%2F')}%3Apull"
+
+
+def upstream_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstream:
+    """Return an upstream over a network in memory."""
+    upstream = upstreams_on(net, clock, entry).upstream(NAMESPACE)
+    assert upstream is not None
+    return upstream
+
+
+def upstreams_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstreams:
+    """Return a table of one upstream over a network in memory."""
+    entry = Entry(NAMESPACE, (URL,)) if entry is None else entry
+    return Upstreams(clock, UpstreamTable((entry,), NAMESPACE), lambda _: Line(net))
+
+
+def wire_on(net: FakeNet, clock: Clock, max_connections: int = 4) -> Wire:
+    """Return a wire over a network in memory."""
+    return Wire(net, clock, "tests/1", max_connections)
