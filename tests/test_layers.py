@@ -17,9 +17,9 @@ LAYERS = (
     {"interfaces", "logs"},
     {"bodies", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
-    {"asking", "assembly", "blobs", "cache", "flights", "ingests", "manifests", "modes", "slots", "tags"},
+    {"asking", "assembly", "blobs", "cache", "flights", "ingests", "listings", "manifests", "modes", "slots", "tags"},
     {"web"},
-    {"config", "namespaces", "options", "process", "quantities", "service", "settings", "sources"},
+    {"config", "namespaces", "options", "process", "quantities", "service", "settings", "sources", "wiring"},
 )
 MECHANISMS = 3
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

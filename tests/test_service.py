@@ -10,7 +10,7 @@ from twisted.application.service import Application, IServiceCollection
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, capturedLogs
+from twisted.logger import ILogObserver, Logger, capturedLogs
 from twisted.python.components import Componentized
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,8 +19,9 @@ from txociproxy.config import Config, load
 from txociproxy.logs import LogfmtObserver
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
-from txociproxy.process import observer_for
-from txociproxy.service import House, OCIProxyService, build, core_rules, makeService
+from txociproxy.process import FileWriter, observer_for
+from txociproxy.service import House, OCIProxyService, build, makeService
+from txociproxy.wiring import core_rules
 
 
 def config(**environ: str) -> Config:
@@ -249,7 +250,17 @@ class MakingTests(SynchronousTestCase):
         self.assertIsInstance(makeService(options, MemoryReactorClock()), OCIProxyService)
 
     def test_a_choice_of_the_user_of_twistd_stands(self) -> None:
-        """Our lines go to standard output only in the foreground, and only unless another log was asked for."""
-        self.assertIsNotNone(observer_for({"nodaemon": True}, "info"))
-        for twistd in (None, {"nodaemon": False}, {"nodaemon": True, "logfile": "x"}, {"nodaemon": True, "syslog": 1}):
+        """Only another kind of log than lines in a file or on standard output turns ours off."""
+        for twistd in (None, {"logger": "x.y"}, {"syslog": 1}):
             self.assertIsNone(observer_for(twistd, "info"))
+        self.assertIsNotNone(observer_for({"nodaemon": True}, "info"))
+
+    def test_a_log_file_has_the_same_lines(self) -> None:
+        """It is opened by the first line and not before."""
+        path = Path(self.mktemp())
+        observer = observer_for({"nodaemon": True, "logfile": str(path)}, "info")
+        assert observer is not None
+        self.addCleanup(cast(FileWriter, observer.write).close)
+        self.assertFalse(path.exists())
+        Logger(observer=observer).info("pull", status=200)
+        self.assertRegex(path.read_text("utf-8"), r"^ts=\S+ level=info msg=pull status=200\n$")

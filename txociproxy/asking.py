@@ -9,6 +9,7 @@ from attrs import define
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
+from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import ANONYMOUS, Ask, Credentials, HeaderList, IUpstream, Pull, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.upstreams.collect import BodyTooLong, collect, discard
@@ -45,12 +46,12 @@ class Asking:
         :raises UpstreamUnreachable: no answer.
         """
         upstream, deadline_s = self._upstream(pull), self._deadline_s(ask, pull, "GET", stale)
-        return await self._as_anybody(ask, lambda who: upstream.get(pull, who, byte_range, deadline_s))
+        return await self.as_anybody(ask.credentials, lambda who: upstream.get(pull, who, byte_range, deadline_s))
 
     async def head(self, ask: Ask, pull: Pull, stale: bool = False) -> IResponse:
         """HEAD with the client's credentials; where they are refused, without any."""
         upstream, deadline_s = self._upstream(pull), self._deadline_s(ask, pull, "HEAD", stale)
-        response = await self._as_anybody(ask, lambda who: upstream.head(pull, who, deadline_s))
+        response = await self.as_anybody(ask.credentials, lambda who: upstream.head(pull, who, deadline_s))
         discard(response)
         return response
 
@@ -65,9 +66,12 @@ class Asking:
             raise OCIError("UNAVAILABLE", "the upstream's answer is too long to be passed on") from error
         return Relay(response.code, fields_of(response), body)
 
-    async def _as_anybody(self, ask: Ask, send: Callable[[Credentials], Awaitable[IResponse]]) -> IResponse:
-        response = await send(ask.credentials)
-        if response.code in (401, 403) and ask.credentials.authorization is not None:
+    async def as_anybody(
+        self, credentials: Credentials, send: Callable[[Credentials], Awaitable[IResponse]]
+    ) -> IResponse:
+        """Send with the client's credentials; where they are refused, without any."""
+        response = await send(credentials)
+        if response.code in (401, 403) and credentials.authorization is not None:
             # Transparent mode: who may not read this with his own credential reads what everybody may.
             discard(response)
             response = await send(ANONYMOUS)
@@ -88,6 +92,12 @@ class Asking:
         if not ask.has_fallback:
             return entry.deadline_s
         return entry.blob_deadline_s if pull.kind == "blob" and method == "GET" else entry.head_deadline_s
+
+
+def promised_length(response: IResponse) -> int | None:
+    """Return the length that the fields of an answer tell, also of a HEAD; what is no sane number is none."""
+    text = field_of(response, "Content-Length") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def fields_of(response: IResponse) -> HeaderList:

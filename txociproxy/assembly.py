@@ -14,6 +14,7 @@ from txociproxy.cache import Cache
 from txociproxy.ingest.ingest import IngestLimits
 from txociproxy.ingests import IngestCaps, Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
+from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests
 from txociproxy.tags import TagRules, Tags
 
@@ -60,4 +61,6 @@ def assemble(
     visibility = cast(Literal["public", "private"], mode.visibility)
     blobs = Blobs(asking, ingests, clock, rules.ranges, visibility)
     tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
-    return Core(Cache(storage, mode, registry, asking, manifests, tags, blobs, rules.tags, clock), ingests)
+    listings = Listings(asking, clock, mode.survives_upstream_loss)
+    cache = Cache(storage, mode, registry, asking, manifests, tags, blobs, listings, rules.tags, clock)
+    return Core(cache, ingests)

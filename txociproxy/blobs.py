@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from attrs import define, evolve, field, frozen
@@ -15,7 +14,7 @@ from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.ingest import TAIL_BYTES, Ingest
 from txociproxy.ingest.resume import field_of
-from txociproxy.ingests import BLOB_TYPE, Ingests
+from txociproxy.ingests import BLOB_TYPE, Ingests, Key
 from txociproxy.interfaces import Ask, Outcome, Relay, Serve
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control
@@ -53,12 +52,13 @@ class Blobs:
     _clock: IReactorTime
     _rules: RangeRules
     _visibility: Literal["public", "private"]
-    _flights: Flights[Ingest, Relay] = field(init=False)
+    _flights: Flights[Ingest, Relay | OCIError] = field(init=False)
     _relays: Slots = field(init=False)
+    _relaying: list[tuple[Key, str]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        # The ask's own promise ends when everybody who waited has had the chance to make one.
-        self._flights = Flights(Ingest.close)
+        # The ask's own promise ends when everybody who waited has got one.
+        self._flights = Flights(Ingest.promise, Ingest.close)
         limits = (self._rules.relays, self._rules.relays_per_digest)
         self._relays = Slots("range requests", limits, self._clock)
 
@@ -72,25 +72,29 @@ class Blobs:
             part = await self._part(ask, digest, ask.range_spec)
             if part is not None:
                 return part
+        until_s = self._ingests.slots.patience_ends_s()
         for _ in range(2):
             # A reader moves once to a fresh download if the first turns out wrong before it has sent anything.
-            served = await self._whole(ask, digest)
+            served = await self._whole(ask, digest, until_s)
             if served is not None:
                 return served
         raise OCIError("UNAVAILABLE", "the upstream's bytes do not have this digest", status=502)
 
     # --- the whole blob
 
-    async def _whole(self, ask: Ask, digest: Digest) -> Serve | Relay | None:
+    async def _whole(self, ask: Ask, digest: Digest, until_s: float) -> Serve | Relay | None:
         first_bytes = ask.range_spec.first or 0 if ask.range_spec is not None else 0
         key = (ask.pull.namespace, digest)
         ingest, own = self._ingests.find(key, first_bytes), False
-        if ingest is None:
-            outcome, own = await self._flights.join(key, lambda: self._fetch(ask, digest))
-            if not isinstance(outcome, Landed):
+        if ingest is not None:
+            ingest.promise()
+        else:
+            outcome, own = await self._flights.join(key, lambda: self._fetch(ask, digest, until_s))
+            if isinstance(outcome, OCIError):
+                raise outcome
+            if isinstance(outcome, Relay):
                 return outcome
             ingest = outcome.value
-        ingest.promise()
         try:
             await self._until_it_may_begin(ask, ingest)
         except BaseException:
@@ -103,13 +107,20 @@ class Blobs:
             raise UpstreamUnreachable("the upstream broke off and could not be resumed")
         return self._serve(ingest, "miss" if own else "join")
 
-    async def _fetch(self, ask: Ask, digest: Digest) -> Landed[Ingest] | Relay:
+    async def _fetch(self, ask: Ask, digest: Digest, until_s: float) -> Landed[Ingest] | Relay | OCIError:
         running = self._ingests.running.get((ask.pull.namespace, digest))
         if running is not None and running.can_serve(0):
             running.promise()
             return Landed(running)
+        try:
+            return await self._begin(ask, digest, until_s)
+        except OCIError as error:
+            # That this client has too many downloads, or got a refusal too long to read, is nobody else's (law 7).
+            return error
+
+    async def _begin(self, ask: Ask, digest: Digest, until_s: float) -> Landed[Ingest] | Relay:
         places = self._ingests.places(ask)
-        await self._ingests.slots.enter(*places)
+        await self._ingests.slots.enter(*places, until_s=until_s)
         begun = False
         try:
             response = await self._asking.get(ask, ask.pull)
@@ -145,9 +156,10 @@ class Blobs:
 
     def _worth_waiting(self, ask: Ask, digest: Digest, spec: RangeSpec) -> bool:
         """Whether the range is better read from a whole download than asked for by itself."""
-        ingest = self._ingests.running.get((ask.pull.namespace, digest))
+        key = (ask.pull.namespace, digest)
+        ingest = self._ingests.running.get(key)
         if ingest is None:
-            return self._rules.miss != "relay" and spec.first is not None and spec.first <= self._rules.near_bytes
+            return spec.first is not None and spec.first <= self._rules.near_bytes and self._pays_unseen(key, spec)
         if ingest.size_bytes is None:
             # Its length is not known, so it can only be answered whole; a part needs an answer of its own.
             return False
@@ -156,9 +168,17 @@ class Blobs:
             return True
         return ingest.can_serve(part.start) and part.start <= ingest.received_bytes + self._rules.near_bytes
 
+    def _pays_unseen(self, key: Key, spec: RangeSpec) -> bool:
+        """Whether a whole download pays before anything is known of the blob (RULES E9)."""
+        if self._rules.miss == "fill" or self._flights.is_flying(key):
+            return True
+        # All from a near byte on is more than an eighth, or the blob is small.  Of others the first part will tell.
+        return self._rules.miss == "auto" and spec.last is None
+
     async def _part(self, ask: Ask, digest: Digest, spec: RangeSpec) -> Serve | Relay | None:
         """Relay a range; None where upstream does not do ranges."""
-        places = ("all", digest)
+        # With the namespace: one that drips must not use up the places of all others (RULES E1).
+        places = ("all", (ask.pull.namespace, digest))
         await self._relays.enter(*places)
         begun = False
         try:
@@ -167,7 +187,7 @@ class Blobs:
                 part = _part_of(response, spec)
                 if part is not None:
                     begun = True
-                    return self._serve_part(ask, digest, part, response, lambda: self._relays.leave(*places))
+                    return self._serve_part(ask, digest, part, response)
                 discard(response)
                 return None
             return await self._no_part(ask, digest, response)
@@ -191,36 +211,35 @@ class Blobs:
             return None
         return await self._asking.relay(response)
 
-    def _serve_part(
-        self, ask: Ask, digest: Digest, part: ByteRange, response: IResponse, ended: Callable[[], None]
-    ) -> Serve:
-        body = self._ingests.relay(
-            ask,
-            digest,
-            part,
-            response,
-            lambda n: self._reopen(ask, n, part.stop),
-            ended,
-        )
-        if self._pays(ask, digest, part):
+    def _serve_part(self, ask: Ask, digest: Digest, part: ByteRange, response: IResponse) -> Serve:
+        key = (ask.pull.namespace, digest)
+        pays = self._pays(ask, key, part)
+
+        def ended() -> None:
+            self._relaying.remove((key, ask.client))
+            self._relays.leave("all", key)
+
+        self._relaying.append((key, ask.client))
+        body = self._ingests.relay(ask, digest, part, response, lambda n: self._reopen(ask, n, part.stop), ended)
+        if pays:
             self._fill_behind(ask, digest)
         descriptor = Descriptor(digest, part.total, BLOB_TYPE)
         control = cache_control("digest", self._visibility)
         return Serve(descriptor, body.headers, body, "relay", control, partial=part)
 
-    def _pays(self, ask: Ask, digest: Digest, part: ByteRange) -> bool:
-        if self._rules.miss != "auto" or (ask.pull.namespace, digest) in self._ingests.running:
+    def _pays(self, ask: Ask, key: Key, part: ByteRange) -> bool:
+        if self._rules.miss != "auto":
             return self._rules.miss == "fill"
-        second = self._relays.taken[(1, digest)] > 1
+        second = any(other == key and client != ask.client for other, client in self._relaying)
         return second or part.total <= self._rules.small_bytes or part.length_bytes * 8 > part.total
 
     def _fill_behind(self, ask: Ask, digest: Digest) -> None:
         key = (ask.pull.namespace, digest)
         if key in self._ingests.running:
             return
-        whole = evolve(ask, range_spec=None)
-        d = Deferred.fromCoroutine(self._flights.join(key, lambda: self._fetch(whole, digest)))
-        d.addErrback(_nobody_waits)
+        whole, until_s = evolve(ask, range_spec=None), self._ingests.slots.patience_ends_s()
+        d = Deferred.fromCoroutine(self._flights.join(key, lambda: self._fetch(whole, digest, until_s)))
+        d.addCallbacks(_nobody_reads, _nobody_waits)
 
 
 def _part_of(response: IResponse, spec: RangeSpec) -> ByteRange | None:
@@ -231,6 +250,12 @@ def _part_of(response: IResponse, spec: RangeSpec) -> ByteRange | None:
     wanted = spec.resolve(found.total)
     given = ByteRange(found.start, found.stop, found.total)
     return given if given == wanted else None
+
+
+def _nobody_reads(result: tuple[Landed[Ingest] | Relay | OCIError, bool]) -> None:
+    """Give back what was promised: it goes on for the storage alone."""
+    if isinstance(result[0], Landed):
+        result[0].value.close()
 
 
 def _nobody_waits(failure: Failure) -> None:

@@ -6,14 +6,15 @@ not have it; upstream is asked last.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, Never, cast
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import Asking, Registry, fields_of
+from txociproxy.asking import Asking, Registry, fields_of, promised_length
 from txociproxy.blobs import Blobs
+from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import (
     ANONYMOUS,
@@ -24,23 +25,24 @@ from txociproxy.interfaces import (
     IStorage,
     Local,
     Outcome,
-    Pull,
     Redirect,
     Refused,
     Relay,
     Serve,
     TagRecord,
 )
-from txociproxy.manifests import Manifests
-from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
+from txociproxy.listings import Listings
+from txociproxy.manifests import Manifest, Manifests
+from txociproxy.oci.errors import OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control, kept
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
 from txociproxy.tags import Resolved, TagRules, Tags
 
 Answer = Serve | Redirect | Relay
-MAX_LISTING_BYTES = 4 * 1024 * 1024
 PING_S = 60.0  # how long the answer to a ping is remembered (RULES C2)
+LOST_PING_S = 10.0  # and how long that there was none; clients ping before everything, and each would wait for it
+GOOD_PING = Relay(200, (("Content-Type", "application/json"),), b"{}")
 
 
 @frozen
@@ -60,9 +62,11 @@ class Cache:
     _manifests: Manifests
     _tags: Tags
     _blobs: Blobs
+    _listings: Listings
     _tag_rules: TagRules
     _clock: IReactorTime
     _pings: dict[str, _Ping] = field(factory=dict)
+    _ping_flights: Flights[Relay, Never] = field(factory=Flights)
 
     async def pull(self, ask: Ask) -> Answer:
         """Answer a GET or HEAD of a manifest or blob.
@@ -103,51 +107,70 @@ class Cache:
         outcome, own = await self._manifests.fetch(ask, ask.pull)
         if isinstance(outcome, Relay):
             return outcome
-        return self._serve(ask, outcome.to_local(), "miss" if own else "join", self._control("digest"))
+        return self._serve(ask, outcome.to_local(), _outcome(outcome, own), self._control("digest"))
 
     async def _head(self, ask: Ask, digest: Digest) -> Answer:
         """HEAD of what is not kept: HEAD upstream, never a GET (RULES D5)."""
         response = await self._asking.head(ask, ask.pull)
         if response.code != 200:
             return Relay(response.code, fields_of(response), b"")
-        length = field_of(response, "Content-Length") or ""
         media_type = "application/octet-stream"
         if ask.pull.kind == "manifest":
             media_type = bare_media_type(field_of(response, "Content-Type") or media_type)
-        descriptor = Descriptor(digest, int(length) if length.isdigit() else None, media_type)
+        descriptor = Descriptor(digest, promised_length(response), media_type)
         return Serve(descriptor, kept(fields_of(response)), None, "relay", self._control("digest"))
 
     # --- by tag
 
     async def _pull_tag(self, ask: Ask, tag: Tag) -> Answer:
         resolved = await self._tags.resolve(ask, tag)
+        if isinstance(resolved, Resolved) and not resolved.asked:
+            kept_answer = await self._kept_tag(ask, tag, resolved)
+            if kept_answer is not None:
+                return kept_answer
+            resolved = await self._tags.resolve_anew(ask, tag)
         if isinstance(resolved, Relay):
             return resolved
-        digest = resolved.record.digest
-        control = self._tag_control(tag, resolved)
-        found = await self._manifests.find(ask.pull.namespace, digest)
-        if found is not None:
-            outcome: Outcome = "stale" if resolved.state == "stale" else "miss" if resolved.brought else "hit"
-            return self._serve(ask, found, outcome, control, vary=True)
-        if resolved.state == "stale":
-            if resolved.refusal is not None:
-                return resolved.refusal
-            raise UpstreamUnreachable("the upstream cannot be reached, and this tag's manifest is not kept")
-        by_digest = evolve(ask.pull, reference=digest)
-        if ask.method == "HEAD":
-            return await self._head_of_tag(ask, by_digest, resolved, control)
-        fetched, own = await self._manifests.fetch(ask, by_digest)
-        if isinstance(fetched, Relay):
-            return fetched
-        return self._serve(ask, fetched.to_local(), "miss" if own else "join", control, vary=True)
+        return await self._kept_tag(ask, tag, resolved) or await self._unkept_tag(ask, tag, resolved)
 
-    async def _head_of_tag(self, ask: Ask, by_digest: Pull, resolved: Resolved, control: str) -> Answer:
-        record = resolved.record
-        if resolved.state == "fresh":
-            # Believed, but not kept: only upstream knows whether the manifest is still there.
-            answer = await self._head(evolve(ask, pull=by_digest), record.digest)
-            return evolve(answer, cache_control=control, vary_accept=True) if isinstance(answer, Serve) else answer
-        return Serve(_described(record), (), None, "relay", control, vary_accept=True)
+    async def _kept_tag(self, ask: Ask, tag: Tag, resolved: Resolved) -> Serve | None:
+        """Answer with what is here, or has just come."""
+        if resolved.manifest is not None:
+            found: Local | None = resolved.manifest.to_local()
+            outcome = _outcome(resolved.manifest, resolved.own)
+        else:
+            found = await self._manifests.find(ask.pull.namespace, resolved.record.digest)
+            outcome = "stale" if resolved.state == "stale" else "hit"
+        if found is None:
+            return None
+        return self._serve(ask, found, outcome, self._tag_control(tag, resolved), vary=True)
+
+    async def _unkept_tag(self, ask: Ask, tag: Tag, resolved: Resolved) -> Answer:
+        """Upstream has just said what the tag means; that content is not here."""
+        if resolved.state == "stale":
+            raise UpstreamUnreachable("the upstream cannot be reached, and this tag's manifest is not kept")
+        control = self._tag_control(tag, resolved)
+        if ask.method == "HEAD":
+            return Serve(_described(resolved.record), (), None, "relay", control, vary_accept=True)
+        try:
+            fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=resolved.record.digest))
+        except (UpstreamUnreachable, OCIError):
+            before = await self._before(ask, tag, resolved)
+            if before is None:
+                raise
+            return before
+        if isinstance(fetched, Relay):
+            return await self._before(ask, tag, resolved) or fetched
+        return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
+
+    async def _before(self, ask: Ask, tag: Tag, resolved: Resolved) -> Serve | None:
+        """The tag has moved to what upstream does not give: what it meant until now is still good."""
+        if resolved.before is None:
+            return None
+        served = await self._kept_tag(ask, tag, Resolved(resolved.before, "stale"))
+        if served is not None:
+            await self._tags.go_back(ask, tag, resolved.before)
+        return served
 
     def _tag_control(self, tag: Tag, resolved: Resolved) -> str:
         if resolved.state == "stale" or not self._tag_rules.keeps(tag.name):
@@ -157,31 +180,40 @@ class Cache:
     # --- what is not pulled
 
     async def ping(self, namespace: str) -> Relay:
-        """Answer ``GET /v2/`` for one upstream: its own answer, or 200 when it is gone (RULES C2)."""
+        """Answer ``GET /v2/`` for one upstream: its own answer, or 200 when it is lost (RULES C2)."""
         known = self._pings.get(namespace)
         if known is not None and known.until_s > self._clock.seconds():
             return known.relay
-        upstream = self._registry.upstream(namespace)
-        if upstream is None:
-            return Relay(200, (), b"{}")
+        outcome, _ = await self._ping_flights.join(namespace, lambda: self._ping(namespace))
+        return outcome.value
+
+    async def _ping(self, namespace: str) -> Landed[Relay]:
+        upstream, remember_s = self._registry.upstream(namespace), PING_S
         try:
-            relay = await self._asking.relay(await upstream.ping(ANONYMOUS))
-        except UpstreamUnreachable:
+            relay = GOOD_PING if upstream is None else await self._asking.relay(await upstream.ping(ANONYMOUS))
+        except (UpstreamUnreachable, OCIError):
             if not self._mode.survives_upstream_loss:
                 raise
-            return Relay(200, (), b"{}")
-        self._pings[namespace] = _Ping(relay, self._clock.seconds() + PING_S)
-        return relay
+            relay, remember_s = GOOD_PING, LOST_PING_S
+        if self._mode.survives_upstream_loss and (relay.status == 429 or relay.status >= 500):
+            relay, remember_s = GOOD_PING, LOST_PING_S
+        self._pings[namespace] = _Ping(relay, self._clock.seconds() + remember_s)
+        return Landed(relay)
 
     async def listing(
         self, namespace: str, repository: Repository, path: str, query: str, credentials: Credentials, accept: str
     ) -> Relay:
-        """Pass a tag list or referrers through, at most 4 MiB."""
+        """Pass a tag list or referrers through; remembered for a short while."""
         upstream = self._registry.upstream(namespace)
         if upstream is None:
             raise UpstreamUnreachable(f"no upstream is configured for {namespace}")
-        response: IResponse = await upstream.listing(repository, path, query, credentials, accept)
-        return await self._asking.relay(response, max_bytes=MAX_LISTING_BYTES)
+
+        async def send() -> IResponse:
+            return await self._asking.as_anybody(
+                credentials, lambda who: upstream.listing(repository, path, query, who, accept)
+            )
+
+        return await self._listings.get((namespace, repository, path, query), send)
 
     # --- small things
 
@@ -207,6 +239,12 @@ class Cache:
 
     def _control(self, kind: Literal["digest", "tag", "latest", "revalidate"]) -> str:
         return cache_control(kind, cast(Literal["public", "private"], self._mode.visibility))
+
+
+def _outcome(manifest: Manifest, own: bool) -> Outcome:
+    if not manifest.is_kept:
+        return "bypass"
+    return "miss" if own else "join"
 
 
 def _described(record: TagRecord) -> Descriptor:

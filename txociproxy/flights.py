@@ -36,11 +36,18 @@ class _Flight(Generic[T, R]):
 class Flights(Generic[T, R]):
     """The asks that are under way.
 
+    :ivar _claim: called with a value that has landed, once for each who is about to be told; that is earlier than
+        he could do it himself, when the ask ended before it was waited for.
     :ivar _settled: called with a value that has landed, after all who waited were told.
     """
 
+    _claim: Callable[[T], None] = field(default=lambda _: None)
     _settled: Callable[[T], None] = field(default=lambda _: None)
     _flying: dict[Hashable, _Flight[T, R]] = field(factory=dict)
+
+    def is_flying(self, key: Hashable) -> bool:
+        """Whether an ask under this key is under way."""
+        return key in self._flying
 
     async def join(self, key: Hashable, ask: Callable[[], Awaitable[Landed[T] | R]]) -> tuple[Landed[T] | R, bool]:
         """Wait for the ask under this key, or start it.
@@ -80,6 +87,10 @@ class Flights(Generic[T, R]):
             del self._flying[key]
         waiters, flight.waiters = flight.waiters, []
         for waiter in waiters:
+            if waiter.called:
+                continue  # he left while those before him were told
+            if isinstance(outcome, Landed):
+                self._claim(outcome.value)
             waiter.callback(outcome)  # a Failure makes it an errback
         if isinstance(outcome, Landed):
             self._settled(outcome.value)

@@ -42,7 +42,11 @@ class IngestCaps:
 
 @define(eq=False)
 class Ingests:
-    """The running ingests of blobs."""
+    """The running ingests of blobs.
+
+    :ivar running: those that others can join.
+    :ivar alive: all of them: also relayed ranges, and those whose place in ``running`` a newer one has taken.
+    """
 
     _storage: IStorage
     _hashers: IWorkers
@@ -50,6 +54,7 @@ class Ingests:
     _limits: IngestLimits
     _caps: IngestCaps
     running: dict[Key, Ingest] = field(factory=dict)
+    alive: list[Ingest] = field(factory=list)
     slots: Slots = field(init=False)
 
     log = Logger()
@@ -77,6 +82,7 @@ class Ingests:
 
         def ended(ingest: Ingest) -> None:
             self.slots.leave(*places)
+            self.alive.remove(ingest)
             if self.running.get(key) is ingest:
                 del self.running[key]
             self._tell_end(ingest)
@@ -97,6 +103,7 @@ class Ingests:
         ingest.promise()
         # One that lost its start (no storage, window moved on) makes room for this one and ends by itself.
         self.running[key] = ingest
+        self.alive.append(ingest)
         ingest.begin(response)
         return ingest
 
@@ -110,6 +117,11 @@ class Ingests:
         ended: Callable[[], None],
     ) -> Ingest:
         """Make a body of a relayed range: neither kept nor proven.  Promised to the caller once."""
+
+        def over(ingest: Ingest) -> None:
+            self.alive.remove(ingest)
+            ended()
+
         ingest = Ingest(
             Descriptor(digest, part.total, BLOB_TYPE),
             kept(fields_of(response)),
@@ -119,16 +131,17 @@ class Ingests:
             self._limits,
             None,
             None,
-            lambda _: ended(),
+            over,
             self._over_budget,
         )
         ingest.promise()
+        self.alive.append(ingest)
         ingest.begin(response)
         return ingest
 
     def abandon_all(self) -> None:
         """Stop everything; whoever reads is cut."""
-        for ingest in list(self.running.values()):
+        for ingest in list(self.alive):
             ingest.abandon()
 
     def _spool(self, digest: Digest, size_bytes: int | None) -> ISpool | None:
@@ -139,10 +152,10 @@ class Ingests:
             return None
 
     def _over_budget(self) -> bool:
-        return sum(ingest.held_bytes for ingest in self.running.values()) > self._caps.memory_bytes
+        return sum(ingest.held_bytes for ingest in self.alive) > self._caps.memory_bytes
 
     def _deserted(self, _: Ingest) -> None:
-        lonely = [ingest for ingest in self.running.values() if ingest.lonely]
+        lonely = [ingest for ingest in self.alive if ingest.lonely]
         if len(lonely) > self._caps.lonely:
             max(lonely, key=lambda ingest: ingest.left_bytes).abandon()
 

@@ -29,12 +29,16 @@ Key = tuple[str, Digest]
 
 @frozen
 class Manifest:
-    """A manifest that has been proven."""
+    """A manifest that has been proven.
+
+    :ivar is_kept: whether the storage has taken it.
+    """
 
     descriptor: Descriptor
     headers: HeaderList
     namespace: str
     data: bytes
+    is_kept: bool = False
 
     def to_local(self) -> Local:
         """Return it as content that is here."""
@@ -73,10 +77,20 @@ class Manifests:
             media_type = await self._type_of(found)
         except BodyLost:
             media_type = None
+        except BaseException:
+            found.body.close()  # the client has left
+            raise
         if media_type is None:
             found.body.close()
             return None
         return evolve(found, descriptor=evolve(found.descriptor, media_type=media_type))
+
+    async def has(self, namespace: str, digest: Digest) -> bool:
+        """Whether a manifest is kept."""
+        found = await self.find(namespace, digest)
+        if found is not None:
+            found.body.close()
+        return found is not None
 
     async def fetch(self, ask: Ask, pull: Pull) -> tuple[Manifest | Relay, bool]:
         """Return a manifest by digest from upstream, and whether this client's own ask brought it."""
@@ -119,8 +133,7 @@ class Manifests:
             raise _invalid("what the upstream sent is no manifest")
         descriptor = Descriptor(digest, len(data), media_type)
         manifest = Manifest(descriptor, kept(fields_of(response)), pull.namespace, data)
-        self._keep(manifest)
-        return manifest
+        return evolve(manifest, is_kept=self._keep(manifest))
 
     def _prove(self, pull: Pull, response: IResponse, data: bytes) -> Digest:
         """Return the digest that these bytes have and were promised to have."""
@@ -137,15 +150,15 @@ class Manifests:
             raise _invalid("the upstream's manifest does not have its digest")
         return digest
 
-    def _keep(self, manifest: Manifest) -> None:
+    def _keep(self, manifest: Manifest) -> bool:
         key = (manifest.namespace, manifest.descriptor.digest)
         if key in self._fresh:
-            return
+            return True
         try:
             spool = self._storage.open_spool(manifest.descriptor.digest, len(manifest.data))
         except StorageUnavailable as error:
             self.log.debug("not kept: {digest}: {reason}", digest=str(key[1]), reason=str(error))
-            return
+            return False
         self._fresh[key] = manifest
         spool.write(manifest.data)
 
@@ -163,6 +176,7 @@ class Manifests:
         # A disk that hangs must not fill the memory with manifests.
         timer = self._clock.callLater(KEEP_S, spool.abandon)
         Deferred.fromCoroutine(commit()).addBoth(over)
+        return True
 
     async def _type_of(self, found: Local) -> str | None:
         """Return the media type of kept content, if it is a manifest."""

@@ -1,5 +1,8 @@
 """What belongs to the whole process when ``twistd`` runs us: signals, limits, and where log lines go."""
 
+# Twisted's log file is untyped.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import os
@@ -9,6 +12,9 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
+
+from attrs import define
+from twisted.python.logfile import LogFile
 
 from txociproxy.logs import LogfmtObserver
 
@@ -45,15 +51,33 @@ def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> Non
 
 
 def observer_for(twistd: Mapping[str, Any] | None, threshold: str) -> LogfmtObserver | None:
-    """Return what writes our log lines, or None where the user of ``twistd`` has chosen something else.
+    """Return what writes our log lines to where ``twistd`` would; None where its user has chosen another log.
 
-    :param twistd: the options of ``twistd`` itself.
+    :param twistd: the options of ``twistd`` itself; None when there is none.
     """
-    if twistd is None or not twistd.get("nodaemon"):
+    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
         return None
-    if twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "", "-"):
-        return None
-    return LogfmtObserver(write_line, threshold)
+    name = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
+    return LogfmtObserver(write_line if name == "-" else FileWriter(name), threshold)
+
+
+@define(eq=False)
+class FileWriter:
+    """Writes to a log file, which is opened by the first line: nothing is touched while options are read."""
+
+    _name: str
+    _file: LogFile | None = None
+
+    def __call__(self, line: str) -> None:
+        """Write one line."""
+        if self._file is None:
+            self._file = LogFile.fromFullPath(self._name)
+        self._file.write(line)
+
+    def close(self) -> None:
+        """Close the file; the end of the process does so too."""
+        if self._file is not None:
+            self._file.close()
 
 
 def write_line(line: str) -> None:

@@ -23,12 +23,10 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from txociproxy import __version__
-from txociproxy.assembly import CoreRules, assemble
-from txociproxy.blobs import RangeRules
+from txociproxy.assembly import assemble
 from txociproxy.config import Config
 from txociproxy.envelopes import Envelopes, random_key
-from txociproxy.ingest.ingest import IngestLimits
-from txociproxy.ingests import IngestCaps, Ingests
+from txociproxy.ingests import Ingests
 from txociproxy.modes import Transparent
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
@@ -37,13 +35,12 @@ from txociproxy.storage.disk import DiskStorage
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
-from txociproxy.tags import TagRules
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.upstreams.table import UpstreamTable
 from txociproxy.web.doors import door
 from txociproxy.web.making import make_site
-from txociproxy.web.settings import WebSettings
-from txociproxy.web.site import DoorLimits, DoorSite
+from txociproxy.web.site import DoorSite
+from txociproxy.wiring import core_rules, web_settings
 from txociproxy.workers import Workers
 
 __all__ = ["Options", "makeService"]
@@ -78,43 +75,6 @@ def build(config: Config, reactor: Any) -> House:
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
     return House(storage, core.ingests, upstreams, site, (hashers, disk))
-
-
-def core_rules(config: Config) -> CoreRules:
-    """Return what the core needs of the configuration."""
-    return CoreRules(
-        IngestLimits(silence_s=config.silence_timeout_s, spool_stall_s=config.spool_stall_s),
-        IngestCaps(
-            total=config.max_ingests,
-            per_namespace=config.max_ingests_per_namespace,
-            per_client=config.max_ingests_per_client,
-            lonely=config.max_lonely_ingests,
-            memory_bytes=config.max_ingest_memory_bytes,
-        ),
-        TagRules(
-            keep_tags=config.cache_tag_manifests,
-            keep_latest=config.cache_latest_tag,
-            fresh_s=config.tag_fresh_s,
-            swr_s=config.tag_swr_s,
-            stale_if_error_s=config.stale_if_error_s,
-            on_upstream_404=config.on_upstream_404,
-        ),
-        RangeRules(
-            miss=config.range_miss,
-            relays=config.max_range_relays,
-            relays_per_digest=config.max_range_relays_per_digest,
-        ),
-    )
-
-
-def web_settings(config: Config) -> WebSettings:
-    """Return what the doors need of the configuration."""
-    return WebSettings(
-        public_url=config.public_url,
-        is_transparent=config.mode == "transparent",
-        client_stall_s=config.client_stall_s,
-        limits=DoorLimits(config.max_connections, config.max_connections_per_client),
-    )
 
 
 class OCIProxyService(MultiService):

@@ -28,17 +28,25 @@ class Slots:
     taken: Counter[tuple[int, Hashable]] = field(factory=Counter)
     _waiting: list[tuple[Keys, Deferred[None]]] = field(factory=list)
 
-    async def enter(self, *keys: Hashable) -> None:
+    def patience_ends_s(self) -> float:
+        """Return until when somebody waits who comes now."""
+        return self._clock.seconds() + self._wait_s
+
+    async def enter(self, *keys: Hashable, until_s: float | None = None) -> None:
         """Take a place under each key.
 
+        :param until_s: how long to wait, by the clock; None is the usual time from now on.
         :raises OCIError: TOOMANYREQUESTS with status 503, if none came free in time.
         """
         if self._fits(keys):
             self._take(keys)
             return
+        wait_s = self._wait_s if until_s is None else until_s - self._clock.seconds()
+        if wait_s <= 0:
+            raise self._full()
         waiter: Deferred[None] = Deferred(lambda _: None)
         place = (keys, waiter)
-        timer = self._clock.callLater(self._wait_s, lambda: waiter.errback(self._full()))
+        timer = self._clock.callLater(wait_s, lambda: waiter.errback(self._full()))
         self._waiting.append(place)
         try:
             await waiter

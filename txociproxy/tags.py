@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import Asking, fields_of
+from txociproxy.asking import Asking, fields_of, promised_length
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import Ask, IStorage, Pull, Relay, TagName, TagRecord
@@ -61,25 +61,30 @@ class Resolved:
     """What a tag means for this request.
 
     :ivar state: believed without contact, just said by upstream, or unconfirmed.
-    :ivar refusal: the answer that made it stale, if there was one.
-    :ivar brought: whether this client's own ask has just brought the manifest along.
+    :ivar asked: whether upstream was asked for this request.
+    :ivar manifest: what the answer has brought along.
+    :ivar own: whether this client's own ask brought it.
+    :ivar before: what the tag meant until now, if that is another digest and good for a stale answer.
     """
 
     record: TagRecord
     state: Literal["fresh", "confirmed", "stale"]
-    brought: bool = False
-    refusal: Relay | None = None
+    asked: bool = True
+    manifest: Manifest | None = None
+    own: bool = False
+    before: TagRecord | None = None
+
+
+@frozen
+class Found:
+    """What upstream said that a tag means."""
+
+    record: TagRecord
+    manifest: Manifest | None = None
 
 
 class UpstreamLost(UpstreamUnreachable):
-    """An answer that counts as none where a stale one is at hand: 5xx, 429, a missing tag, a refusal.
-
-    :ivar relay: the answer itself.
-    """
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(f"the upstream answers with status {relay.status}")
-        self.relay = relay
+    """An answer that counts as none where a stale one is at hand: 5xx and 429."""
 
 
 @define(eq=False)
@@ -97,7 +102,7 @@ class Tags:
     _clock: IReactorTime
     _now: Callable[[], float]
     _survives: bool
-    _flights: Flights[TagRecord, Relay] = field(factory=Flights)
+    _flights: Flights[Found, Relay] = field(factory=Flights)
     _quiet_until: OrderedDict[TagName, float] = field(factory=OrderedDict)
 
     async def resolve(self, ask: Ask, tag: Tag) -> Resolved | Relay:
@@ -107,19 +112,31 @@ class Tags:
         :raises OCIError: upstream sent something that is no manifest.
         """
         pull = ask.pull
-        name = TagName(pull.namespace, pull.repository, tag.name)
-        known = self._known(await self._storage.recall_tag(name), pull)
-        if known is not None and self._rules.keeps(tag.name):
-            age_s = self._age_s(known)
+        name = _name_of(pull, tag)
+        records = self._fitting(await self._storage.recall_tag(name), pull)
+        if records and self._rules.keeps(tag.name):
+            known, age_s = records[0], self._age_s(records[0])
             if age_s <= self._rules.fresh_s:
-                return Resolved(known, "fresh")
+                return Resolved(known, "fresh", asked=False)
             if age_s <= self._rules.fresh_s + self._rules.swr_s:
                 self._ask_behind(ask, name, known)
-                return Resolved(known, "fresh")
-        stale = known if known is not None and self._may_be_stale(known) else None
+                return Resolved(known, "fresh", asked=False)
+        # What leads to nothing that is here is no answer, however old it may be.
+        kept = await self._first_kept(pull, records)
+        stale = kept if kept is not None and self._may_be_stale(kept) else None
         if stale is not None and self._is_quiet(name):
-            return Resolved(stale, "stale")
-        return await self._ask(ask, name, known, stale)
+            return Resolved(stale, "stale", asked=False)
+        return await self._ask(ask, name, kept, stale)
+
+    async def resolve_anew(self, ask: Ask, tag: Tag) -> Resolved | Relay:
+        """Ask as if nothing were known: what the pointer leads to is not here, so it answers nothing."""
+        return await self._ask(ask, _name_of(ask.pull, tag), None, None)
+
+    async def go_back(self, ask: Ask, tag: Tag, before: TagRecord) -> None:
+        """Let the tag mean again what it meant: what it has moved to does not come."""
+        name = _name_of(ask.pull, tag)
+        await self._storage.record_tag(name, before)
+        self._be_quiet(name)
 
     async def _ask(self, ask: Ask, name: TagName, known: TagRecord | None, stale: TagRecord | None) -> Resolved | Relay:
         # A GET brings the manifest along when there is nothing yet; otherwise a HEAD costs no quota.
@@ -127,21 +144,23 @@ class Tags:
         key = ("tag", name, ask.pull.accept_class, brings, stale is not None)
         try:
             outcome, own = await self._flights.join(key, lambda: self._ask_upstream(ask, name, brings, stale))
-        except UpstreamLost as lost:
-            if stale is None:
-                return lost.relay
-            return self._lost(name, stale, lost.relay)
-        except UpstreamUnreachable:
+        except (UpstreamUnreachable, OCIError):
             if stale is None:
                 raise
-            return self._lost(name, stale)
+            self._be_quiet(name)
+            return Resolved(stale, "stale")
         if isinstance(outcome, Landed):
-            return Resolved(outcome.value, "confirmed", own and brings)
+            found = outcome.value
+            before = stale if stale is not None and stale.digest != found.record.digest else None
+            return Resolved(found.record, "confirmed", manifest=found.manifest, own=own, before=before)
+        if stale is not None and self._leaves_stale(outcome):
+            # This client's own refusal, which says nothing to others: they may ask at once (law 7).
+            return Resolved(stale, "stale")
         return outcome
 
     async def _ask_upstream(
         self, ask: Ask, name: TagName, brings: bool, stale: TagRecord | None
-    ) -> Landed[TagRecord] | Relay:
+    ) -> Landed[Found] | Relay:
         pull, has_stale = ask.pull, stale is not None
         if not brings:
             response = await self._asking.head(ask, pull, stale=has_stale)
@@ -150,31 +169,34 @@ class Tags:
                 return await self._refused(name, Relay(response.code, fields_of(response), b""), stale)
             if record is not None:
                 await self._storage.record_tag(name, record)
-                return Landed(record)
-            if ask.method == "HEAD" and stale is None:
-                # A registry that does not say the digest: its own answer is all there is.
-                return Relay(200, fields_of(response), b"", content_length=_length(response))
+                return Landed(Found(record))
+            if ask.method == "HEAD":
+                # A registry that does not say the digest: its own answer is all there is, and a HEAD costs no GET.
+                return Relay(200, fields_of(response), b"", content_length=promised_length(response))
         manifest = await self._manifests.get(ask, pull, stale=has_stale)
         if isinstance(manifest, Relay):
             return manifest if manifest.status == 200 else await self._refused(name, manifest, stale)
         record = self._record_for(pull, manifest)
         await self._storage.record_tag(name, record)
-        return Landed(record)
+        return Landed(Found(record, manifest))
 
     async def _refused(self, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
         if relay.status == 404 and self._rules.on_upstream_404 == "drop":
             await self._storage.forget_tag(name)
-            return relay
-        if stale is not None and (relay.status in (401, 403, 404, 429) or relay.status >= 500):
-            raise UpstreamLost(relay)
+        if stale is not None and (relay.status == 429 or relay.status >= 500):
+            raise UpstreamLost(f"the upstream answers with status {relay.status}")
         return relay
 
-    def _lost(self, name: TagName, stale: TagRecord, refusal: Relay | None = None) -> Resolved:
+    def _leaves_stale(self, relay: Relay) -> bool:
+        """Whether the tag is good for a stale answer after this one."""
+        return relay.status in (401, 403) or (relay.status == 404 and self._rules.on_upstream_404 == "keep")
+
+    def _be_quiet(self, name: TagName) -> None:
+        """Do not ask for this tag again for a while."""
         self._quiet_until[name] = self._clock.seconds() + self._rules.quiet_s
         self._quiet_until.move_to_end(name)
         while len(self._quiet_until) > MAX_QUIET:
             self._quiet_until.popitem(last=False)
-        return Resolved(stale, "stale", refusal=refusal)
 
     def _ask_behind(self, ask: Ask, name: TagName, known: TagRecord) -> None:
         if not self._is_quiet(name):
@@ -183,10 +205,16 @@ class Tags:
 
     # --- small questions
 
-    def _known(self, records: tuple[TagRecord, ...], pull: Pull) -> TagRecord | None:
+    def _fitting(self, records: tuple[TagRecord, ...], pull: Pull) -> list[TagRecord]:
+        """Return the records that may answer this pull; the one of its own class first, then the latest."""
         fitting = [r for r in records if answers(r.accept_class, r.media_type, pull.accept_class)]
-        exact = [r for r in fitting if r.accept_class == pull.accept_class]
-        return next(iter(exact or fitting), None)
+        return sorted(fitting, key=lambda record: record.accept_class != pull.accept_class)
+
+    async def _first_kept(self, pull: Pull, records: list[TagRecord]) -> TagRecord | None:
+        for record in records:
+            if await self._manifests.has(pull.namespace, record.digest):
+                return record
+        return None
 
     def _age_s(self, record: TagRecord) -> float:
         # A clock that was set back makes a record old, not young for ever.
@@ -201,7 +229,7 @@ class Tags:
         return self._quiet_until.get(name, 0.0) > self._clock.seconds()
 
     def _record_of(self, pull: Pull, response: IResponse) -> TagRecord | None:
-        digest, length = promised_digest(response), _length(response)
+        digest, length = promised_digest(response), promised_length(response)
         media_type = bare_media_type(field_of(response, "Content-Type") or "")
         if digest is None or length is None or not media_type or is_schema1(media_type):
             return None
@@ -212,6 +240,5 @@ class Tags:
         return TagRecord(pull.accept_class, descriptor.digest, descriptor.media_type, len(manifest.data), self._now())
 
 
-def _length(response: IResponse) -> int | None:
-    text = field_of(response, "Content-Length") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+def _name_of(pull: Pull, tag: Tag) -> TagName:
+    return TagName(pull.namespace, pull.repository, tag.name)

@@ -100,7 +100,7 @@ class Batches(Generic[T]):
     _failed: Callable[[Failure], None]
     pending_bytes: int = 0
     _chunks: list[bytes] = field(factory=list)
-    _finally: list[Callable[[], None]] = field(factory=list)
+    _afterwards: list[Callable[[], None]] = field(factory=list)
     busy: bool = False
     dead: bool = False
 
@@ -121,8 +121,8 @@ class Batches(Generic[T]):
 
     def when_idle(self, callback: Callable[[], None]) -> None:
         """Call back once nothing runs and nothing waits; at once if that is so already."""
-        if self.busy:
-            self._finally.append(callback)
+        if self.busy or self._chunks:
+            self._afterwards.append(callback)
         else:
             callback()
 
@@ -150,5 +150,5 @@ class Batches(Generic[T]):
     def _next(self) -> None:
         if self._chunks and not self.busy:
             self._launch()
-        while self._finally and not self.busy:
-            self._finally.pop(0)()
+        while self._afterwards and not self.busy:
+            self._afterwards.pop(0)()

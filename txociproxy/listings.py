@@ -1,0 +1,100 @@
+"""Listings: tag lists and referrers, remembered for a short while and good for an outage (RULES E8)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IResponse
+
+from txociproxy.asking import Asking
+from txociproxy.flights import Flights, Landed
+from txociproxy.interfaces import Relay
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.oci.names import Repository
+
+MAX_LISTING_BYTES = 4 * 1024 * 1024
+KEEP_S = 60.0
+QUIET_S = 30.0  # how long a lost upstream is not asked again for the same list
+# What one list costs beside its body: names, fields and the entry itself.
+OVERHEAD_BYTES = 1024
+
+Key = tuple[str, Repository, str, str]
+
+
+@define(eq=False)
+class _Kept:
+    relay: Relay
+    fresh_until_s: float
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.relay.body) + OVERHEAD_BYTES
+
+
+@define(eq=False)
+class Listings:
+    """Remembers lists, the least used are forgotten first.
+
+    :ivar _remembers: whether the mode lets one client have what another was given.
+    :ivar _max_bytes: of all lists together.
+    """
+
+    _asking: Asking
+    _clock: IReactorTime
+    _remembers: bool
+    _max_bytes: int = 32 * 1024 * 1024
+    _kept: OrderedDict[Key, _Kept] = field(factory=OrderedDict)
+    _kept_bytes: int = 0
+    _flights: Flights[Relay, Relay] = field(factory=Flights)
+
+    async def get(self, key: Key, send: Callable[[], Awaitable[IResponse]]) -> Relay:
+        """Return a list.
+
+        :param key: namespace, repository, path and query.
+        :param send: asks upstream.
+        :raises UpstreamUnreachable: upstream is lost and nothing is remembered.
+        """
+        if not self._remembers:
+            return await self._asking.relay(await send(), MAX_LISTING_BYTES)
+        kept = self._kept.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
+            if self._clock.seconds() < kept.fresh_until_s:
+                return kept.relay
+        try:
+            outcome, _ = await self._flights.join(key, lambda: self._ask(key, send))
+        except (UpstreamUnreachable, OCIError):
+            if kept is None:
+                raise
+            return self._stale(kept)
+        relay = outcome.value if isinstance(outcome, Landed) else outcome
+        if kept is not None and (relay.status == 429 or relay.status >= 500):
+            return self._stale(kept)
+        return relay
+
+    async def _ask(self, key: Key, send: Callable[[], Awaitable[IResponse]]) -> Landed[Relay] | Relay:
+        relay = await self._asking.relay(await send(), MAX_LISTING_BYTES)
+        if relay.status != 200:
+            return relay
+        self._keep(key, evolve(relay, outcome="hit"))
+        return Landed(relay)
+
+    def _keep(self, key: Key, relay: Relay) -> None:
+        self._forget(key)
+        self._kept[key] = kept = _Kept(relay, self._clock.seconds() + KEEP_S)
+        self._kept_bytes += kept.size_bytes
+        while self._kept_bytes > self._max_bytes:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._kept_bytes -= kept.size_bytes
+
+    def _stale(self, kept: _Kept) -> Relay:
+        kept.fresh_until_s = self._clock.seconds() + QUIET_S
+        kept.relay = evolve(kept.relay, outcome="stale")
+        return kept.relay
