@@ -169,7 +169,7 @@ def _run_client(words: list[object], engine: Process) -> None:
     try:
         run(words, PULL_S)
     except E2EError as error:
-        raise E2EError(f"{error}\n--- {engine.name}\n{engine.log()[-4000:]}") from None
+        raise E2EError(f"{error}\n--- {engine.name}\n{engine.log()[-1200:]}") from None
 
 
 def _unix_accepts(path: Path) -> bool:

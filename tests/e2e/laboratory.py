@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.e2e.clients import Client, Reference
 from tests.e2e.images import Image, make_image, push
-from tests.e2e.processes import Workshop
+from tests.e2e.processes import E2EError, Workshop
 from tests.e2e.proxy import Proxy, start_proxy
 from tests.e2e.registry import Registry, Request, start_registry
 
@@ -52,7 +52,10 @@ class LaboratoryTestCase(SynchronousTestCase):
 
     def pull(self, client: Client, reference: Reference) -> frozenset[str]:
         """Pull through the proxy and return the digests that the client holds then."""
-        return client(self.shop, self.proxy.port, reference)
+        try:
+            return client(self.shop, self.proxy.port, reference)
+        except E2EError as error:
+            raise E2EError(f"{error}\n--- proxy\n{self.proxy.process.log()[-6000:]}") from None
 
     def assert_whole(self, held: frozenset[str], when: str) -> None:
         """The client holds the image: index, config and all layers, packed or unpacked."""

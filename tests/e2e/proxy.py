@@ -40,6 +40,10 @@ class Proxy:
         news, self._seen_lines = lines[self._seen_lines :], len(lines)
         return [line["outcome"] for line in news if "outcome" in line]
 
+    def complaints(self) -> list[str]:
+        """Return the messages of all lines that say that something of its own went wrong."""
+        return [line.get("msg", "") for line in self.lines() if line.get("level") in ("error", "critical")]
+
     def memory_bytes(self, name: str = "VmRSS") -> int:
         """Return a field of /proc/PID/status: ``VmRSS`` is now, ``VmHWM`` is the peak since :meth:`forget_peak`."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -18,10 +18,13 @@ class AnonymousUpstreamTests(LaboratoryTestCase):
         """Cold, everything is fetched once; warm, nothing is asked; and then there is no upstream any more."""
         self.assert_whole(self.pull(client, reference), "cold")
         self.assert_each_digest_once(self.registry.news())
+        self.proxy.outcomes()
         self.assert_whole(self.pull(client, reference), "warm")
         self.assert_not_asked(self.registry.news())
         self.registry.stop()
         self.assert_whole(self.pull(client, reference), "without upstream")
+        self.assertEqual(set(self.proxy.outcomes()), {"hit"})
+        self.assertEqual(self.proxy.complaints(), [])
 
     def test_docker_with_the_cache_as_mirror(self) -> None:
         """The Docker engine pulls from its registry mirror; its tag, only ever asked by HEAD, survives."""
@@ -63,8 +66,9 @@ class BearerUpstreamTests(AnonymousUpstreamTests):
 
     wants_tokens = True
 
-    def tearDown(self) -> None:
-        """Tokens were asked for, and for nothing but the upstream's own repositories."""
+    def assert_three_pulls(self, client: Client, reference: Reference) -> None:
+        """Tokens are asked for too, and for nothing but the upstream's own repositories."""
+        super().assert_three_pulls(client, reference)
         scopes = {scope for ask in self.registry.token_asks() for scope in ask["scopes"]}
         self.assertEqual(scopes - {f"repository:{name}:pull" for name in REPOSITORIES}, set())
         self.assertNotEqual(scopes, set(), "no token was ever asked for")

@@ -29,7 +29,7 @@ class StormTests(SynchronousTestCase):
 
     def test_32_clients_one_body_and_one_that_stops_reading_stops_nobody(self) -> None:
         """Upstream sends one body, everybody gets it right, and the proxy's memory stays small."""
-        self.assertEqual(self.proxy.ask("GET", "/v2/")[0], 200)
+        self.assertEqual(self.proxy.ask("GET", "/healthz")[0], 200)
         self.proxy.forget_peak()
         before_bytes = self.proxy.memory_bytes()
         events = self.storm(stall_bytes=MIB)

@@ -16,7 +16,15 @@ from txociproxy.oci.accept import (
     answers,
     class_key,
 )
-from txociproxy.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST, SCHEMA1
+from txociproxy.oci.manifests import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1,
+    SCHEMA1_SIGNED,
+)
 
 classes = st.frozensets(strategies.media_types, min_size=1) | st.just(EVERYTHING)
 
@@ -56,7 +64,10 @@ class AcceptClassTests(SynchronousTestCase):
     def test_schema1_does_not_count_beside_modern_types(self) -> None:
         """An old type in a modern list makes no other class; alone it is one."""
         self.assertEqual(accept_class([OCI_INDEX]), accept_class([f"{OCI_INDEX}, {SCHEMA1}"]))
+        docker = [*MANIFEST_TYPES, SCHEMA1_SIGNED, "application/json"]
+        self.assertEqual(accept_class(MANIFEST_TYPES), accept_class(docker), "docker and skopeo are of one class")
         self.assertEqual(frozenset({SCHEMA1}), accept_class([SCHEMA1]))
+        self.assertEqual(frozenset({"application/json"}), accept_class(["application/json"]))
         self.assertEqual(frozenset({SCHEMA1, "text/plain"}), accept_class([f"{SCHEMA1}, text/plain"]))
 
     def test_what_could_break_a_field_is_dropped(self) -> None:
@@ -119,7 +130,7 @@ class PrintingTests(SynchronousTestCase):
     """What goes upstream, and what stands in a pointer."""
 
     def test_everything_asks_for_the_modern_types_first(self) -> None:
-        """A registry that looks only at the list gives an index rather than schema1 (PEERS 41)."""
+        """A registry that looks only at the list gives an index rather than schema1."""
         self.assertEqual(
             f"{OCI_INDEX}, {DOCKER_LIST}, {OCI_MANIFEST}, {DOCKER_MANIFEST}, */*", accept_field(EVERYTHING)
         )

@@ -17,6 +17,8 @@ MAX_TYPE_BYTES = 128
 
 _ANY = frozenset({"*/*", "application/*"})
 _MODERN = frozenset(MANIFEST_TYPES)
+# Docker lists application/json with the two names of schema1: it was the type of the unsigned form.
+_OLD = SCHEMA1_TYPES | {"application/json"}
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:[a-z0-9!#$&^_.+-]+|\*)|\*/\*")
 # One element of a list; commas in quotes belong to it.  An open quote reaches to the end, which keeps this linear.
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
@@ -31,7 +33,7 @@ def accept_class(lines: Iterable[str]) -> AcceptClass:
         return EVERYTHING
     # Old clients name schema1 beside what they would rather have; that must not make a class of its own.
     if asked & _MODERN:
-        asked -= SCHEMA1_TYPES
+        asked -= _OLD
     return frozenset(sorted(asked)[:MAX_TYPES])
 
 

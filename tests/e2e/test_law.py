@@ -1,0 +1,94 @@
+"""The law test: clients, upstream and storage do what chance wants, and no law of the core is broken.
+
+``LAW_SECONDS`` says how long (60), ``LAW_SEED`` repeats a run, ``LAW_ROUND`` one round of it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.e2e.law_clients import KINDS
+from tests.e2e.law_faults import FAULTS, GONE
+from tests.e2e.law_rounds import make_round
+from tests.e2e.law_upstream import noted
+from tests.e2e.law_world import World, make_world
+from tests.e2e.processes import Workshop, wait_until
+from tests.e2e.scripts import MIB, Content
+from tests.soundness import assert_store_sound
+
+SECONDS = float(os.environ.get("LAW_SECONDS", "60"))
+SEED = int(os.environ.get("LAW_SEED") or random.SystemRandom().randrange(1_000_000))
+ONLY_ROUND = os.environ.get("LAW_ROUND")
+KEPT_AT_MOST = 12
+GROWN_BYTES = 64 * MIB
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+class LawTests(SynchronousTestCase):
+    """Every law at once, over real sockets."""
+
+    def setUp(self) -> None:
+        """Start the world."""
+        self.shop = Workshop()
+        self.addCleanup(self.shop.close)
+        self.world = make_world(self.shop)
+
+    def test_no_law_is_broken_whatever_happens(self) -> None:
+        """Rounds of random clients and faults, until the time is over; then everything is as it was before."""
+        print(f"LAW_SEED={SEED} ", end="", flush=True)
+        self.play_round(-1, [], ())  # opens what stays open
+        open_before, resident_before = descriptors(self.world.proxy.pid), self.world.proxy.memory_bytes()
+        self.play()
+        print(f"{self.world.rounds} rounds, {self.world.answers} answers ", end="", flush=True)
+        self.assertEqual(self.world.laws, [], f"LAW_SEED={SEED}")
+        if ONLY_ROUND is None and SECONDS >= 60:
+            self.assert_everything_occurred(self.world)
+        self.assert_at_rest(open_before, resident_before)
+
+    def play(self) -> None:
+        """Play rounds one after another; the storage is kept small as a sweep would."""
+        kept: list[Content] = []
+        number, end_s = int(ONLY_ROUND or 0), time.monotonic() + SECONDS
+        while time.monotonic() < end_s and not self.world.laws:
+            self.play_round(number, kept, self.world.storage_faults)
+            number += 1
+            if ONLY_ROUND is not None:
+                break
+
+    def play_round(self, number: int, kept: list[Content], storage_faults: tuple[str, ...]) -> None:
+        """Play one round, and remember what it has left in the storage."""
+        turn = make_round(SEED, number, kept, storage_faults)
+        for content in {subject.content for subject in turn.subjects if subject.fault is not GONE}:
+            self.world.evict(content)  # the smallest ones come again
+        self.world.play(turn)
+        news = dict.fromkeys(subject.content for subject in turn.subjects)
+        kept.extend(content for content in news if content not in kept and self.world.content_path(content).exists())
+        while len(kept) > KEPT_AT_MOST:
+            self.world.evict(kept.pop(0))
+
+    def assert_everything_occurred(self, world: World) -> None:
+        """A run that has left out a fault or a kind of client has proven less than it says."""
+        self.assertEqual(set(KINDS) - world.kinds, set(), "kinds of clients")
+        faults = {note.fault for note in noted(world.upstream)}
+        self.assertEqual({fault.name for fault in FAULTS} - faults, set(), "faults of upstream")
+        self.assertEqual(set(world.storage_faults) - world.hurt, set(), "faults of the storage")
+
+    def assert_at_rest(self, open_before: int, resident_before: int) -> None:
+        """The proxy lives, has let go of what it had open, and its store is sound."""
+        proxy = self.world.proxy
+        self.assertEqual(proxy.ask("GET", "/healthz")[0], 200)
+        self.world.upstream.stop()
+        wait_until(lambda: descriptors(proxy.pid) <= open_before, 20, "descriptors are closed")
+        self.assertLess(proxy.memory_bytes() - resident_before, GROWN_BYTES)
+        assert_store_sound(proxy.fs_root, is_at_rest=True)
+        self.assertNotIn("Traceback", proxy.process.log())
+        self.assertEqual([line for line in proxy.lines() if line.get("level") in ("error", "critical")], [])
