@@ -18,7 +18,7 @@ class EntityTagTests(SynchronousTestCase):
     """Conditional requests."""
 
     def test_the_tag_is_the_quoted_digest(self) -> None:
-        """PEERS 34."""
+        """The quotes belong to an entity tag (RFC 9110 §8.8.3)."""
         self.assertEqual(f'"{DIGEST}"', etag(DIGEST))
 
     def test_if_none_match(self) -> None:
@@ -57,7 +57,7 @@ class EntityTagTests(SynchronousTestCase):
 
 
 class CacheControlTests(SynchronousTestCase):
-    """DESIGN §6, Tags; RULES D4, E8."""
+    """What clients may keep, and how long (RULES E8)."""
 
     def test_table(self) -> None:
         """Digests never change, tags do; private stands for public."""
@@ -72,7 +72,7 @@ class CacheControlTests(SynchronousTestCase):
 
 
 class RewriteLinkTests(SynchronousTestCase):
-    """The next page leads through here (PEERS 39)."""
+    """The next page leads through here."""
 
     def test_only_the_query_is_the_upstreams(self) -> None:
         """Absolute and relative targets lead to our path; ours is appended."""

@@ -34,7 +34,7 @@ class DigestTests(SynchronousTestCase):
             self.assertEqual(text, str(Digest.parse(text)))
 
     def test_everything_else_is_digest_invalid(self) -> None:
-        """Only the two algorithms, the exact length and lower-case hex make a digest (PEERS 26)."""
+        """Only the two algorithms, the exact length and lower-case hex make a digest."""
         bad = (
             "", ":", "sha256", "sha256:", SHA256[:-1], SHA256 + "0", SHA256.upper(), SHA256.replace("a", "A"),
             SHA256 + "\n", SHA256.replace("a", "g"), "sha256:" + "0a" * 64, "sha512:" + "0a" * 32, "md5:" + "0a" * 16,
@@ -65,7 +65,7 @@ class TagTests(SynchronousTestCase):
     """Tags keep their case."""
 
     def test_case_is_kept(self) -> None:
-        """A tag prints as it was written (PEERS 22)."""
+        """A tag prints as it was written."""
         for text in ("latest", "V1.0-RC_1", "_", "0", "a" * 128, "manifests"):
             self.assertEqual(text, str(Tag.parse(text)))
 
@@ -86,7 +86,7 @@ class RepositoryTests(SynchronousTestCase):
     """Repositories follow the grammar of the spec."""
 
     def test_grammar_of_the_spec(self) -> None:
-        """Dots, underscores and any number of hyphens may join; segments are not limited (PEERS 23)."""
+        """Dots, underscores and any number of hyphens may join; segments are not limited."""
         for text in ("a", "library/alpine", "a.b/c_d/e__f/g---h", "0/1/2/3/4/5", "a" * 255):
             self.assertEqual(text, str(Repository.parse(text)))
 

@@ -73,7 +73,7 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(BlobPull("manifests/blobs", DIGEST), parsed(f"/v2/manifests/blobs/blobs/{D}"))
 
     def test_one_percent_decoding(self) -> None:
-        """An encoded slash or colon is the character itself, once (PEERS 25)."""
+        """An encoded slash or colon is the character itself, once."""
         self.assertEqual(ManifestPull("a/b", LATEST), parsed("/v2/a%2Fb/manifests/latest"))
         self.assertEqual(BlobPull("a", DIGEST), parsed(f"/v2/a/blobs/{D.replace(':', '%3A')}"))
         self.assertEqual(ManifestPull("a", LATEST, "h:5000"), parsed("/v2/a/manifests/latest?ns=h%3A5000"))

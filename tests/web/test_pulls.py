@@ -123,7 +123,7 @@ class ServingTests(SynchronousTestCase):
         self.assertIsNone(answer.get("Content-Length"))
 
     def test_a_redirect_has_no_length_of_the_blob_and_no_long_life(self) -> None:
-        """DESIGN §6, S3 hit."""
+        """A client is sent elsewhere with nothing of the content but its digest."""
         descriptor = Descriptor(DIGEST, 1024, "application/octet-stream")
         self.registry.cache.verdict = Redirect(descriptor, "https://store.example/x?sig=1", 120.0, "hit")
         answer = self.registry.get(BLOB)
