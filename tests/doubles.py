@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
@@ -212,7 +212,7 @@ class FakeUpstream:
         answer = self.script(request)
         if isinstance(answer, Exception):
             return fail(answer)
-        return maybeDeferred(lambda: answer)  # type: ignore[arg-type, return-value]
+        return cast("Deferred[IResponse]", answer if isinstance(answer, Deferred) else succeed(answer))
 
 
 @define(eq=False)

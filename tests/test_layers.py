@@ -17,7 +17,10 @@ LAYERS = (
     {"interfaces", "logs"},
     {"bodies", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
-    {"asking", "assembly", "blobs", "cache", "flights", "ingests", "listings", "manifests", "modes", "slots", "tags"},
+    {
+        *("asking", "assembly", "blobs", "cache", "flights", "ingests", "listings", "manifests", "meanings"),
+        *("modes", "parts", "pings", "slots", "tags"),
+    },
     {"web"},
     {"config", "namespaces", "options", "process", "quantities", "service", "settings", "sources", "wiring"},
 )

@@ -16,6 +16,7 @@ from txociproxy.ingests import IngestCaps, Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests
+from txociproxy.pings import Pings
 from txociproxy.tags import TagRules, Tags
 
 
@@ -61,6 +62,7 @@ def assemble(
     visibility = cast(Literal["public", "private"], mode.visibility)
     blobs = Blobs(asking, ingests, clock, rules.ranges, visibility)
     tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
+    pings = Pings(registry, asking, clock, mode.survives_upstream_loss)
     listings = Listings(asking, clock, mode.survives_upstream_loss)
-    cache = Cache(storage, mode, registry, asking, manifests, tags, blobs, listings, rules.tags, clock)
+    cache = Cache(storage, mode, registry, asking, manifests, tags, blobs, listings, pings, rules.tags)
     return Core(cache, ingests)

@@ -6,18 +6,15 @@ not have it; upstream is asked last.
 
 from __future__ import annotations
 
-from typing import Literal, Never, cast
+from typing import Literal, cast
 
-from attrs import define, evolve, field, frozen
-from twisted.internet.interfaces import IReactorTime
+from attrs import define, evolve
 from twisted.web.iweb import IResponse
 
 from txociproxy.asking import Asking, Registry, fields_of, promised_length
 from txociproxy.blobs import Blobs
-from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import (
-    ANONYMOUS,
     Ask,
     Credentials,
     Elsewhere,
@@ -33,22 +30,14 @@ from txociproxy.interfaces import (
 )
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifest, Manifests
-from txociproxy.oci.errors import OCIError, StorageUnavailable, UpstreamUnreachable
+from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control, kept
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
+from txociproxy.pings import Pings
 from txociproxy.tags import Resolved, TagRules, Tags
 
 Answer = Serve | Redirect | Relay
-PING_S = 60.0  # how long the answer to a ping is remembered (RULES C2)
-LOST_PING_S = 10.0  # and how long that there was none; clients ping before everything, and each would wait for it
-GOOD_PING = Relay(200, (("Content-Type", "application/json"),), b"{}")
-
-
-@frozen
-class _Ping:
-    relay: Relay
-    until_s: float
 
 
 @define(eq=False)
@@ -63,10 +52,8 @@ class Cache:
     _tags: Tags
     _blobs: Blobs
     _listings: Listings
+    _pings: Pings
     _tag_rules: TagRules
-    _clock: IReactorTime
-    _pings: dict[str, _Ping] = field(factory=dict)
-    _ping_flights: Flights[Relay, Never] = field(factory=Flights)
 
     async def pull(self, ask: Ask) -> Answer:
         """Answer a GET or HEAD of a manifest or blob.
@@ -124,11 +111,11 @@ class Cache:
 
     async def _pull_tag(self, ask: Ask, tag: Tag) -> Answer:
         resolved = await self._tags.resolve(ask, tag)
-        if isinstance(resolved, Resolved) and not resolved.asked:
+        if isinstance(resolved, Resolved) and resolved.state == "fresh":
             kept_answer = await self._kept_tag(ask, tag, resolved)
             if kept_answer is not None:
                 return kept_answer
-            resolved = await self._tags.resolve_anew(ask, tag)
+            resolved = await self._tags.resolve(ask, tag, believe=False)
         if isinstance(resolved, Relay):
             return resolved
         return await self._kept_tag(ask, tag, resolved) or await self._unkept_tag(ask, tag, resolved)
@@ -152,25 +139,10 @@ class Cache:
         control = self._tag_control(tag, resolved)
         if ask.method == "HEAD":
             return Serve(_described(resolved.record), (), None, "relay", control, vary_accept=True)
-        try:
-            fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=resolved.record.digest))
-        except (UpstreamUnreachable, OCIError):
-            before = await self._before(ask, tag, resolved)
-            if before is None:
-                raise
-            return before
+        fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=resolved.record.digest))
         if isinstance(fetched, Relay):
-            return await self._before(ask, tag, resolved) or fetched
+            return fetched
         return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
-
-    async def _before(self, ask: Ask, tag: Tag, resolved: Resolved) -> Serve | None:
-        """The tag has moved to what upstream does not give: what it meant until now is still good."""
-        if resolved.before is None:
-            return None
-        served = await self._kept_tag(ask, tag, Resolved(resolved.before, "stale"))
-        if served is not None:
-            await self._tags.go_back(ask, tag, resolved.before)
-        return served
 
     def _tag_control(self, tag: Tag, resolved: Resolved) -> str:
         if resolved.state == "stale" or not self._tag_rules.keeps(tag.name):
@@ -181,24 +153,7 @@ class Cache:
 
     async def ping(self, namespace: str) -> Relay:
         """Answer ``GET /v2/`` for one upstream: its own answer, or 200 when it is lost (RULES C2)."""
-        known = self._pings.get(namespace)
-        if known is not None and known.until_s > self._clock.seconds():
-            return known.relay
-        outcome, _ = await self._ping_flights.join(namespace, lambda: self._ping(namespace))
-        return outcome.value
-
-    async def _ping(self, namespace: str) -> Landed[Relay]:
-        upstream, remember_s = self._registry.upstream(namespace), PING_S
-        try:
-            relay = GOOD_PING if upstream is None else await self._asking.relay(await upstream.ping(ANONYMOUS))
-        except (UpstreamUnreachable, OCIError):
-            if not self._mode.survives_upstream_loss:
-                raise
-            relay, remember_s = GOOD_PING, LOST_PING_S
-        if self._mode.survives_upstream_loss and (relay.status == 429 or relay.status >= 500):
-            relay, remember_s = GOOD_PING, LOST_PING_S
-        self._pings[namespace] = _Ping(relay, self._clock.seconds() + remember_s)
-        return Landed(relay)
+        return await self._pings.get(namespace)
 
     async def listing(
         self, namespace: str, repository: Repository, path: str, query: str, credentials: Credentials, accept: str

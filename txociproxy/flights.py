@@ -20,9 +20,13 @@ R = TypeVar("R")
 
 @frozen
 class Landed(Generic[T]):
-    """An outcome for everybody."""
+    """An outcome for everybody.
+
+    :ivar brought: whether the ask brought it; False says that somebody else's had done so meanwhile.
+    """
 
     value: T
+    brought: bool = True
 
 
 @define(eq=False)
@@ -70,8 +74,10 @@ class Flights(Generic[T, R]):
                 outcome = await waiter
             finally:
                 self._leave(key, flight, waiter)
-            if started or isinstance(outcome, Landed):
-                return outcome, started
+            if isinstance(outcome, Landed):
+                return outcome, started and outcome.brought
+            if started:
+                return outcome, True
 
     def _take_off(self, key: Hashable, flight: _Flight[T, R], ask: Callable[[], Awaitable[Landed[T] | R]]) -> None:
         async def asking() -> Landed[T] | R:

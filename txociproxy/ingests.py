@@ -73,7 +73,7 @@ class Ingests:
         """Return the keys under which an ingest of this ask takes its place in :attr:`slots`."""
         return "all", ask.pull.namespace, ask.client
 
-    def begin(self, ask: Ask, digest: Digest, response: IResponse, reopen: Reopen, keep: bool = True) -> Ingest:
+    def begin(self, ask: Ask, digest: Digest, response: IResponse, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.
 
         It is promised to the caller once, who follows or closes it.
@@ -95,7 +95,7 @@ class Ingests:
             self._clock,
             self._limits,
             self._hashers,
-            self._spool(digest, size_bytes) if keep else None,
+            self._spool(digest, size_bytes),
             ended,
             self._over_budget,
             self._deserted,

@@ -63,7 +63,6 @@ class Ask:
     """A pull with the circumstances in which it was asked.
 
     :ivar range_spec: the part of a blob that is wanted; If-Range has been judged already.
-    :ivar needs_length: the client cannot take a body of unknown length (HTTP/1.0): wait for the verdict.
     :ivar client: the address of the client, for the caps per address.
     :ivar has_fallback: whether the client has another place to ask (``ns=`` or a bound host), which shortens
         the deadline to the first byte.
@@ -73,7 +72,6 @@ class Ask:
     pull: Pull
     credentials: Credentials = ANONYMOUS
     range_spec: RangeSpec | None = None
-    needs_length: bool = False
     client: str = ""
     has_fallback: bool = False
 

@@ -9,10 +9,10 @@ be kept is asked for every time; its pointer is remembered for outages all the s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
@@ -22,65 +22,18 @@ from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import Ask, IStorage, Pull, Relay, TagName, TagRecord
 from txociproxy.manifests import Manifest, Manifests, promised_digest
-from txociproxy.oci.accept import answers
+from txociproxy.meanings import Found
+from txociproxy.meanings import Resolved as Resolved
+from txociproxy.meanings import TagRules as TagRules
+from txociproxy.oci.accept import AcceptClass, answers
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.manifests import bare_media_type, is_schema1
 from txociproxy.oci.names import Tag
 
-MAX_QUIET = 10_000
-
-
-@frozen
-class TagRules:
-    """What is decided about tags.
-
-    :ivar keep_tags: whether tags are believed at all (``CACHE_TAG_MANIFESTS``).
-    :ivar keep_latest: whether ``latest`` is, too (``CACHE_LATEST_TAG``).
-    :ivar fresh_s: how long without contact.
-    :ivar swr_s: how long after that an answer is given at once, and upstream asked behind it.
-    :ivar stale_if_error_s: how old a stale answer may be; None is unlimited, 0 is never.
-    :ivar quiet_s: how long a lost upstream is not asked again for the same tag.
-    :ivar on_upstream_404: whether a tag that is gone upstream is kept or dropped here.
-    """
-
-    keep_tags: bool = True
-    keep_latest: bool = False
-    fresh_s: float = 3600.0
-    swr_s: float = 0.0
-    stale_if_error_s: float | None = None
-    quiet_s: float = 30.0
-    on_upstream_404: Literal["keep", "drop"] = "keep"
-
-    def keeps(self, tag: str) -> bool:
-        """Whether this tag may be believed without asking."""
-        return self.keep_tags and (tag != "latest" or self.keep_latest) and self.fresh_s > 0
-
-
-@frozen
-class Resolved:
-    """What a tag means for this request.
-
-    :ivar state: believed without contact, just said by upstream, or unconfirmed.
-    :ivar asked: whether upstream was asked for this request.
-    :ivar manifest: what the answer has brought along.
-    :ivar own: whether this client's own ask brought it.
-    :ivar before: what the tag meant until now, if that is another digest and good for a stale answer.
-    """
-
-    record: TagRecord
-    state: Literal["fresh", "confirmed", "stale"]
-    asked: bool = True
-    manifest: Manifest | None = None
-    own: bool = False
-    before: TagRecord | None = None
-
-
-@frozen
-class Found:
-    """What upstream said that a tag means."""
-
-    record: TagRecord
-    manifest: Manifest | None = None
+MAX_REMEMBERED = 10_000
+MAX_BEFORE = 4  # as many classes as a tag has pointers (RULES A5)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class UpstreamLost(UpstreamUnreachable):
@@ -93,6 +46,7 @@ class Tags:
 
     :ivar _now: seconds since the epoch.
     :ivar _survives: whether the mode serves stale answers.
+    :ivar _before: what tags meant that a HEAD has moved to content which nobody has fetched yet.
     """
 
     _storage: IStorage
@@ -104,44 +58,37 @@ class Tags:
     _survives: bool
     _flights: Flights[Found, Relay] = field(factory=Flights)
     _quiet_until: OrderedDict[TagName, float] = field(factory=OrderedDict)
+    _before: OrderedDict[TagName, dict[AcceptClass, TagRecord]] = field(factory=OrderedDict)
 
-    async def resolve(self, ask: Ask, tag: Tag) -> Resolved | Relay:
+    async def resolve(self, ask: Ask, tag: Tag, believe: bool = True) -> Resolved | Relay:
         """Return what the tag means, or the upstream's refusal.
 
+        :param believe: False where a fresh pointer has led to nothing that is here.
         :raises UpstreamUnreachable: upstream is lost and nothing is known.
         :raises OCIError: upstream sent something that is no manifest.
         """
         pull = ask.pull
         name = _name_of(pull, tag)
         records = self._fitting(await self._storage.recall_tag(name), pull)
-        if records and self._rules.keeps(tag.name):
+        if believe and records and self._rules.keeps(tag.name):
             known, age_s = records[0], self._age_s(records[0])
             if age_s <= self._rules.fresh_s:
-                return Resolved(known, "fresh", asked=False)
+                return Resolved(known, "fresh")
             if age_s <= self._rules.fresh_s + self._rules.swr_s:
                 self._ask_behind(ask, name, known)
-                return Resolved(known, "fresh", asked=False)
+                return Resolved(known, "fresh")
         # What leads to nothing that is here is no answer, however old it may be.
-        kept = await self._first_kept(pull, records)
+        kept = await self._first_kept(pull, records + self._fitting(self._before.get(name, {}).values(), pull))
         stale = kept if kept is not None and self._may_be_stale(kept) else None
         if stale is not None and self._is_quiet(name):
-            return Resolved(stale, "stale", asked=False)
+            return Resolved(stale, "stale")
         return await self._ask(ask, name, kept, stale)
-
-    async def resolve_anew(self, ask: Ask, tag: Tag) -> Resolved | Relay:
-        """Ask as if nothing were known: what the pointer leads to is not here, so it answers nothing."""
-        return await self._ask(ask, _name_of(ask.pull, tag), None, None)
-
-    async def go_back(self, ask: Ask, tag: Tag, before: TagRecord) -> None:
-        """Let the tag mean again what it meant: what it has moved to does not come."""
-        name = _name_of(ask.pull, tag)
-        await self._storage.record_tag(name, before)
-        self._be_quiet(name)
 
     async def _ask(self, ask: Ask, name: TagName, known: TagRecord | None, stale: TagRecord | None) -> Resolved | Relay:
         # A GET brings the manifest along when there is nothing yet; otherwise a HEAD costs no quota.
         brings = ask.method == "GET" and known is None
-        key = ("tag", name, ask.pull.accept_class, brings, stale is not None)
+        # HEAD and GET do not share one: only a GET makes sure that what the tag has moved to does come.
+        key = ("tag", name, ask.pull.accept_class, ask.method, brings, stale is not None)
         try:
             outcome, own = await self._flights.join(key, lambda: self._ask_upstream(ask, name, brings, stale))
         except (UpstreamUnreachable, OCIError):
@@ -150,9 +97,7 @@ class Tags:
             self._be_quiet(name)
             return Resolved(stale, "stale")
         if isinstance(outcome, Landed):
-            found = outcome.value
-            before = stale if stale is not None and stale.digest != found.record.digest else None
-            return Resolved(found.record, "confirmed", manifest=found.manifest, own=own, before=before)
+            return Resolved(outcome.value.record, "confirmed", outcome.value.manifest, own)
         if stale is not None and self._leaves_stale(outcome):
             # This client's own refusal, which says nothing to others: they may ask at once (law 7).
             return Resolved(stale, "stale")
@@ -168,8 +113,7 @@ class Tags:
             if response.code != 200:
                 return await self._refused(name, Relay(response.code, fields_of(response), b""), stale)
             if record is not None:
-                await self._storage.record_tag(name, record)
-                return Landed(Found(record))
+                return await self._told(ask, name, record, stale)
             if ask.method == "HEAD":
                 # A registry that does not say the digest: its own answer is all there is, and a HEAD costs no GET.
                 return Relay(200, fields_of(response), b"", content_length=promised_length(response))
@@ -180,8 +124,24 @@ class Tags:
         await self._storage.record_tag(name, record)
         return Landed(Found(record, manifest))
 
+    async def _told(self, ask: Ask, name: TagName, record: TagRecord, stale: TagRecord | None) -> Landed[Found]:
+        """Upstream has said what the tag means; a stale answer is not given up for one that does not come."""
+        manifest = None
+        if stale is not None and not await self._manifests.has(name.namespace, record.digest):
+            if ask.method == "GET":
+                outcome, _ = await self._manifests.fetch(ask, evolve(ask.pull, reference=record.digest))
+                if isinstance(outcome, Relay):
+                    raise UpstreamLost(f"the upstream does not give what {name.tag} means: status {outcome.status}")
+                manifest = outcome
+            else:
+                before = {**self._before.get(name, {}), stale.accept_class: stale}
+                _remember(self._before, name, dict(list(before.items())[-MAX_BEFORE:]))
+        await self._storage.record_tag(name, record)
+        return Landed(Found(record, manifest))
+
     async def _refused(self, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
         if relay.status == 404 and self._rules.on_upstream_404 == "drop":
+            self._before.pop(name, None)
             await self._storage.forget_tag(name)
         if stale is not None and (relay.status == 429 or relay.status >= 500):
             raise UpstreamLost(f"the upstream answers with status {relay.status}")
@@ -193,10 +153,7 @@ class Tags:
 
     def _be_quiet(self, name: TagName) -> None:
         """Do not ask for this tag again for a while."""
-        self._quiet_until[name] = self._clock.seconds() + self._rules.quiet_s
-        self._quiet_until.move_to_end(name)
-        while len(self._quiet_until) > MAX_QUIET:
-            self._quiet_until.popitem(last=False)
+        _remember(self._quiet_until, name, self._clock.seconds() + self._rules.quiet_s)
 
     def _ask_behind(self, ask: Ask, name: TagName, known: TagRecord) -> None:
         if not self._is_quiet(name):
@@ -205,10 +162,9 @@ class Tags:
 
     # --- small questions
 
-    def _fitting(self, records: tuple[TagRecord, ...], pull: Pull) -> list[TagRecord]:
-        """Return the records that may answer this pull; the one of its own class first, then the latest."""
-        fitting = [r for r in records if answers(r.accept_class, r.media_type, pull.accept_class)]
-        return sorted(fitting, key=lambda record: record.accept_class != pull.accept_class)
+    def _fitting(self, records: Iterable[TagRecord], pull: Pull) -> list[TagRecord]:
+        """Return the records that may answer this pull, in their order: the latest first."""
+        return [r for r in records if answers(r.accept_class, r.media_type, pull.accept_class)]
 
     async def _first_kept(self, pull: Pull, records: list[TagRecord]) -> TagRecord | None:
         for record in records:
@@ -238,6 +194,14 @@ class Tags:
     def _record_for(self, pull: Pull, manifest: Manifest) -> TagRecord:
         descriptor = manifest.descriptor
         return TagRecord(pull.accept_class, descriptor.digest, descriptor.media_type, len(manifest.data), self._now())
+
+
+def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
+    """Put into a bounded table, in place of what was put in first."""
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > MAX_REMEMBERED:
+        table.popitem(last=False)
 
 
 def _name_of(pull: Pull, tag: Tag) -> TagName:

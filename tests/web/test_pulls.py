@@ -284,9 +284,12 @@ class AskingTests(SynchronousTestCase):
 
     def test_all_accept_lines_count(self) -> None:
         """Docker sends six; of a blob none counts."""
-        lines = (("Accept", "application/vnd.oci.image.index.v1+json"), ("Accept", "application/json;q=0.5"))
+        lines = (
+            ("Accept", "application/vnd.oci.image.index.v1+json"),
+            ("Accept", "application/vnd.oci.image.manifest.v1+json;q=0.5"),
+        )
         self.registry.get(TAG, *lines)
-        wanted = frozenset({"application/vnd.oci.image.index.v1+json", "application/json"})
+        wanted = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"})
         self.assertEqual(self.registry.cache.asked[-1].pull.accept_class, wanted)
         self.registry.get(BLOB, *lines)
         self.assertEqual(self.registry.cache.asked[-1].pull.accept_class, EVERYTHING)

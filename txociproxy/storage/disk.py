@@ -7,14 +7,13 @@ does not answer makes a miss, not a hang.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import secrets
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -25,10 +24,11 @@ from txociproxy.interfaces import IStorage, IWorkers, Local, TagName, TagRecord
 from txociproxy.oci.errors import OCIError, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage import layout as on_disk
-from txociproxy.storage.files import Files
+from txociproxy.storage.files import Files, put
 from txociproxy.storage.layout import Layout, Sidecar
 from txociproxy.storage.space import Space
-from txociproxy.storage.spool import DiskSpool, put
+from txociproxy.storage.spool import DiskSpool
+from txociproxy.storage.start import prepare
 
 T = TypeVar("T")
 TOUCH_EVERY_S = 3600.0
@@ -52,21 +52,15 @@ class DiskStorage:
     _space: Space
     _now: Callable[[], float]
     _patience_s: float = 5.0
-    _tags: threading.Lock = field(factory=threading.Lock)
 
     def prepare(self, mode: str) -> None:
         """Make the root ready before the first listen; blocks.
 
         :raises StorageUnavailable: the root cannot be written, or belongs to another mode or version.
         """
-        try:
-            self._files.make_directory(self._layout.ingest)
-            self._check_marker(mode)
-            self._remove_orphans()
-            put(self._files, self._spool_path(), self._layout.ingest / "writable", b"yes\n")
-            self._files.unlink(self._layout.ingest / "writable")
-        except OSError as error:
-            raise StorageUnavailable(f"cannot write to {self._layout.root}: {error.strerror or error}") from error
+        prepare(self._files, self._layout, mode)
+        with contextlib.suppress(OSError):  # a file system that does not tell is tried
+            self._space.look()
 
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
@@ -74,9 +68,15 @@ class DiskStorage:
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> DiskSpool:
         """See :meth:`IStorage.open_spool`."""
-        if self._workers.stuck(self._patience_s):
-            raise StorageUnavailable("the disk does not answer")
-        self._space.check_known(size_bytes or 0)
+        try:
+            if self._workers.stuck(self._patience_s):
+                raise StorageUnavailable("the disk does not answer")
+            if self._space.is_due():
+                cast("Deferred[None]", self._workers.run(self._space.look)).addErrback(_ignore)
+            self._space.check_known(size_bytes or 0)
+        except StorageUnavailable as error:
+            self._space.warn(error)
+            raise
         return DiskSpool(self._files, self._layout, self._workers, self._space, self._spool_path(), size_bytes)
 
     def remove(self, digest: Digest) -> Deferred[bool]:
@@ -141,30 +141,37 @@ class DiskStorage:
 
     def _close_found(self, found: Found | None) -> None:
         if found is not None:
-            self._files.close(found[0])
+            cast("Deferred[None]", self._workers.run(self._files.close, found[0])).addErrback(_ignore)
 
     def _spool_path(self) -> Path:
-        return self._layout.ingest / f"{secrets.token_hex(16)}.spool"
+        return self._layout.spool(secrets.token_hex(16))
 
     # --- in a thread
 
-    def _look(self, digest: Digest) -> Found | None:
+    def _look(self, digest: Digest, is_use: bool = True) -> Found | None:
         fd = self._files.open(self._layout.content(digest))
         if fd is None:
             return None
         try:
-            sidecar = Sidecar.from_json(self._files.read(self._layout.sidecar(digest), MAX_SIDECAR_BYTES))
+            sidecar = self._read_sidecar(digest)
             size_bytes, used_s = self._files.measure(fd)
             if sidecar.size_bytes is not None and sidecar.size_bytes != size_bytes:
                 # Cut short behind our back: a miss, which will be published over it.
                 self._files.close(fd)
                 return None
-            if self._now() - used_s > TOUCH_EVERY_S:
+            if is_use and self._now() - used_s > TOUCH_EVERY_S:
                 self._touch(fd)
         except BaseException:
             self._files.close(fd)
             raise
         return fd, size_bytes, sidecar
+
+    def _read_sidecar(self, digest: Digest) -> Sidecar:
+        try:
+            data = self._files.read(self._layout.sidecar(digest), MAX_SIDECAR_BYTES)
+        except OSError:
+            data = None  # what cannot be read is as good as missing: never an error (RULES G1)
+        return Sidecar.from_json(data)
 
     def _touch(self, fd: int) -> None:
         try:
@@ -190,14 +197,15 @@ class DiskStorage:
 
     def _record(self, name: TagName, record: TagRecord) -> None:
         path = self._layout.tag(name)
-        if not self._tags.acquire(timeout=self._patience_s):
-            raise StorageUnavailable("another pointer is still being written")
+        self._files.make_directory(path.parent)
+        # What others have learnt meanwhile, in this process or beside it, must not be written over.
+        lock = self._files.lock_directory(path.parent)
         try:
             records = on_disk.with_record(self._recall(name), record)
-            self._files.make_directory(path.parent)
             put(self._files, self._spool_path(), path, on_disk.tags_to_json(records))
+            self._files.fsync_directory(path.parent)
         finally:
-            self._tags.release()
+            self._files.close(lock)
 
     def _describe(self, algorithm: str, directory: Path) -> list[Descriptor]:
         names = [name for name in self._files.names(directory) if not name.endswith(".meta.json")]
@@ -206,42 +214,13 @@ class DiskStorage:
     def _describe_one(self, text: str) -> Descriptor | None:
         try:
             digest = Digest.parse(text)
-        except OCIError:
-            return None
-        found = self._look(digest)
+            found = self._look(digest, is_use=False)
+        except (OCIError, OSError):
+            return None  # one bad entry must not hide the others
         if found is None:
             return None
         self._files.close(found[0])
         return on_disk.describe(digest, found[1], found[2])
-
-    def _check_marker(self, mode: str) -> None:
-        data = self._files.read(self._layout.marker, MAX_SIDECAR_BYTES)
-        if data is None:
-            marker = json.dumps({"layout": on_disk.VERSION, "mode": mode}).encode("ascii")
-            put(self._files, self._spool_path(), self._layout.marker, marker)
-            return
-        try:
-            found = json.loads(data)
-            version, owner = found["layout"], found["mode"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageUnavailable(f"{self._layout.marker} cannot be read; remove it if the store is ours") from error
-        if version != on_disk.VERSION:
-            raise StorageUnavailable(f"{self._layout.root} has layout {version}; this version knows {on_disk.VERSION}")
-        if owner != mode:
-            raise StorageUnavailable(f"{self._layout.root} belongs to {owner} mode; use another --fs-root")
-
-    def _remove_orphans(self) -> None:
-        """Remove what nobody alive is writing: whoever gets the lock may (pids repeat in containers)."""
-        for name in list(self._files.names(self._layout.ingest)):
-            path = self._layout.ingest / name
-            fd = self._files.open(path)
-            if fd is None:
-                continue
-            try:
-                if self._files.lock(fd):
-                    self._files.unlink(path)
-            finally:
-                self._files.close(fd)
 
 
 def _storage_failure(failure: Failure) -> Failure:
@@ -251,4 +230,4 @@ def _storage_failure(failure: Failure) -> Failure:
 
 
 def _ignore(failure: Failure) -> None:
-    failure.trap(StorageUnavailable)
+    failure.trap(StorageUnavailable, OSError)

@@ -115,8 +115,23 @@ class Files:
         return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
 
     def names(self, path: Path) -> Iterator[str]:
-        """Iterate over the names in a directory; nothing if it does not exist."""
+        """Iterate over the names in a directory; nothing if it does not exist or is none."""
         try:
             yield from sorted(os.listdir(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
+
+
+def put(files: Files, temporary: Path, final: Path, data: bytes) -> None:
+    """Write a small file whole and atomically; the new name is durable once its directory is.  Threads only."""
+    fd = files.create(temporary)
+    try:
+        files.lock(fd)
+        files.write(fd, [data], 0)
+        files.fsync(fd)
+        files.rename(temporary, final)
+    except BaseException:
+        files.unlink(temporary)
+        raise
+    finally:
+        files.close(fd)

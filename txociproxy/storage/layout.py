@@ -6,6 +6,7 @@ The paths are made of values that have been parsed, so none of them can leave th
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Descriptor, Digest
 
 VERSION = 1
+BLOB_TYPE = "application/octet-stream"
 MAX_ACCEPT_CLASSES = 4
+# RFC 9110 section 5.5: what goes into a header field; a damaged file must not end one.
+_FIELD_TEXT = re.compile(r"[\t -~\x80-\xff]*")
 
 
 @frozen
@@ -34,6 +38,10 @@ class Layout:
     def ingest(self) -> Path:
         """The directory of unfinished content; on the same file system, so that a rename is atomic."""
         return self.root / "ingest"
+
+    def spool(self, name: str) -> Path:
+        """An unfinished file."""
+        return self.ingest / f"{name}.spool"
 
     def content(self, digest: Digest) -> Path:
         """The content itself.  Its existence is the hit."""
@@ -79,7 +87,7 @@ class Sidecar:
         pairs = headers if isinstance(headers, list) else []
         size_bytes = found.get("size_bytes")
         return cls(
-            _text(found.get("media_type")) or "application/octet-stream",
+            _text(found.get("media_type")) or BLOB_TYPE,
             size_bytes if isinstance(size_bytes, int) else None,
             _text(found.get("namespace")),
             tuple((pair[0], pair[1]) for pair in pairs if _is_pair(pair)),
@@ -124,11 +132,11 @@ def _record_from_json(found: Any) -> TagRecord | None:
         return TagRecord(
             frozenset(str(name) for name in found["accept"]),
             Digest.parse(found["digest"]),
-            str(found["media_type"]),
+            _text(found["media_type"]) or BLOB_TYPE,
             int(found["size_bytes"]),
             float(found["checked_at_s"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OCIError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OCIError):
         return None
 
 
@@ -145,8 +153,9 @@ def _load(data: bytes | None) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """Return the value if it is text that may stand in a header field."""
+    return value if isinstance(value, str) and _FIELD_TEXT.fullmatch(value) else None
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+    return isinstance(value, list) and len(value) == 2 and all(_text(part) is not None for part in value)

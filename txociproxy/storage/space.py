@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from txociproxy.oci.errors import NoSpace
+from txociproxy.oci.errors import NoSpace, StorageUnavailable
 from txociproxy.storage.files import Files
 
 WARN_EVERY_S = 3600.0
@@ -30,8 +31,9 @@ class Space:
     _min_free_bytes: int
     _claims: dict[int, int] = field(factory=dict, init=False)
     _seen: tuple[int, int] | None = field(default=None, init=False)
-    _seen_s: float = field(default=0.0, init=False)
-    _warned_s: float | None = field(default=None, init=False)
+    _seen_s: float = field(default=float("-inf"), init=False)
+    _due_s: float = field(default=float("-inf"), init=False)
+    _warned_s: dict[type[StorageUnavailable], float] = field(factory=dict, init=False)
 
     log = Logger()
 
@@ -44,25 +46,44 @@ class Space:
         self._claims.pop(owner, None)
 
     def check_known(self, size_bytes: int) -> None:
-        """Raise NoSpace if a recent look says that ``size_bytes`` more cannot fit; never blocks."""
-        if self._seen is not None and self._clock.seconds() - self._seen_s < TRUST_S:
+        """Raise NoSpace if the last look says that ``size_bytes`` more cannot fit; never blocks.
+
+        A pull that is refused for an old look goes on unkept, and the owner looks again for the next one.
+        """
+        if self._seen is not None:
             self._check(*self._seen, size_bytes + sum(list(self._claims.values())))
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again; says so once.  Reactor only."""
+        due = self._clock.seconds() - max(self._seen_s, self._due_s) >= TRUST_S
+        if due:
+            self._due_s = self._clock.seconds()
+        return due
+
+    def look(self) -> None:
+        """See how much is free.  Threads only."""
+        self._seen = self._files.space(self._root)
+        self._seen_s = self._clock.seconds()
 
     def check(self, others_bytes: int, size_bytes: int) -> None:
         """Look, and raise NoSpace if ``size_bytes`` more cannot fit beside the others' claims.  Threads only."""
-        self._seen = self._files.space(self._root)
-        self._seen_s = self._clock.seconds()
-        self._check(*self._seen, others_bytes + size_bytes)
+        self.look()
+        free_bytes, total_bytes = self._seen or (0, 0)
+        self._check(free_bytes, total_bytes, others_bytes + size_bytes)
 
-    def others(self, owner: int) -> int:
-        """Return what is promised to all but this owner, in bytes."""
-        return sum(list(self._claims.values())) - self._claims.get(owner, 0)
+    def before(self, owner: int) -> int:
+        """Return what is promised to those who came before this owner, in bytes.
 
-    def warn(self, error: NoSpace) -> None:
-        """Tell the owner of the machine, once an hour."""
+        Later ones do not count: of several that cannot all fit, the first ones still do.
+        """
+        claims = list(self._claims.items())
+        return sum(size_bytes for _, size_bytes in takewhile(lambda claim: claim[0] != owner, claims))
+
+    def warn(self, error: StorageUnavailable) -> None:
+        """Tell the owner of the machine, once an hour for each kind of trouble."""
         now_s = self._clock.seconds()
-        if self._warned_s is None or now_s - self._warned_s >= WARN_EVERY_S:
-            self._warned_s = now_s
+        if now_s - self._warned_s.get(type(error), float("-inf")) >= WARN_EVERY_S:
+            self._warned_s[type(error)] = now_s
             self.log.warn("nothing more is kept, pulls go on unkept: {reason}", reason=str(error))
 
     def _check(self, free_bytes: int, total_bytes: int, wanted_bytes: int) -> None:

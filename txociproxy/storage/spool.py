@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,7 +22,7 @@ from txociproxy.bodies import Pages
 from txociproxy.interfaces import HeaderList, ISpool, IWorkers
 from txociproxy.oci.errors import BodyLost, NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor
-from txociproxy.storage.files import Files
+from txociproxy.storage.files import Files, put
 from txociproxy.storage.layout import Layout, Sidecar
 from txociproxy.storage.space import Space
 from txociproxy.workers import Batches
@@ -92,12 +92,11 @@ class DiskSpool:
 
     def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
         """See :meth:`ISpool.commit`."""
+        if self._state != "open" or self.failure is not None:
+            return fail(self.failure or StorageUnavailable(f"this spool is {self._state} already"))
         committed = self._committed = Deferred()
-        if self._state == "open" and self.failure is None:
-            self._state = "committing"
-            self._batches.when_idle(lambda: self._publish(descriptor, headers, namespace))
-        else:
-            self._uncommitted(Failure(self.failure or StorageUnavailable("this spool was abandoned")))
+        self._state = "committing"
+        self._batches.when_idle(lambda: self._publish(descriptor, headers, namespace))
         return committed
 
     def abandon(self) -> None:
@@ -194,10 +193,11 @@ class DiskSpool:
     # --- in a thread
 
     def _open(self) -> int:
-        others_bytes = self._space.others(id(self))
-        self._space.check(others_bytes, self._size_bytes or 0)
+        self._space.check(self._space.before(id(self)), self._size_bytes or 0)
+        self._files.make_directory(self._path.parent)  # somebody may have emptied the root while we run
         self._fd = self._files.create(self._path)
-        self._files.lock(self._fd)
+        if not self._files.lock(self._fd):
+            raise StorageUnavailable("a process that just starts took this spool for a dead one")
         return self._fd
 
     def _flush(self, chunks: list[bytes]) -> int:
@@ -220,21 +220,6 @@ class DiskSpool:
             self._files.fsync_directory(final.parent)
         finally:
             self._files.close(lock)
-
-
-def put(files: Files, temporary: Path, final: Path, data: bytes) -> None:
-    """Write a small file whole, durably and atomically.  Threads only."""
-    fd = files.create(temporary)
-    try:
-        files.lock(fd)
-        files.write(fd, [data], 0)
-        files.fsync(fd)
-        files.rename(temporary, final)
-    except BaseException:
-        files.unlink(temporary)
-        raise
-    finally:
-        files.close(fd)
 
 
 def _as_storage_error(failure: Failure) -> StorageUnavailable:

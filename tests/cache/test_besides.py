@@ -1,0 +1,163 @@
+"""What is asked beside pulls: pings and lists; and who is admitted at all (RULES B7, C2, E8)."""
+
+from __future__ import annotations
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+
+from tests.cache.house import CacheCase, content
+from tests.doubles import FakeResponse
+from txociproxy.interfaces import Admitted, Credentials, Pull, Refused, Relay
+from txociproxy.modes import Transparent
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+
+SMALL = content(1000)
+BIG = content(200_000)
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+class PingTests(CacheCase):
+    """``GET /v2/`` of one upstream (RULES C2)."""
+
+    def ping(self) -> Relay:
+        """Ping docker.io."""
+        return self.successResultOf(self.later(self.core.cache.ping("docker.io")))
+
+    def test_the_answer_is_remembered_for_a_minute(self) -> None:
+        """Whatever it was; then upstream is asked again."""
+        self.hub.status = 401
+        self.assertEqual(self.ping().status, 401)
+        self.hub.status = None
+        self.clock.advance(59)
+        self.assertEqual(self.ping().status, 401)
+        self.assertEqual(len(self.hub_asked.requests), 1)
+        self.clock.advance(2)
+        self.assertEqual(self.ping().status, 200)
+        self.assertEqual(len(self.hub_asked.requests), 2)
+
+    def test_a_lost_upstream_is_as_good_as_an_open_one(self) -> None:
+        """Unreachable, 5xx and 429 are 200; asked again soon."""
+        for self.hub.down, self.hub.status in ((True, None), (False, 503), (False, 429)):
+            self.assertEqual(self.ping().status, 200)
+            self.ping()
+            self.assertEqual(len(self.hub_asked.requests), 1)
+            self.clock.advance(11)
+            self.hub_asked.requests.clear()
+        self.hub.status = 401
+        self.assertEqual(self.ping().status, 401)
+
+    def test_many_at_once_share_one_ask(self) -> None:
+        """A fleet that starts pings together."""
+        self.hub.holding = True
+        waiting = [self.later(self.core.cache.ping("docker.io")) for _ in range(5)]
+        self.hub.answer()
+        self.assertEqual([self.successResultOf(d).status for d in waiting], [200] * 5)
+        self.assertEqual(len(self.hub_asked.requests), 1)
+
+    def test_a_namespace_without_upstream_is_answered_here(self) -> None:
+        """200."""
+        self.assertEqual(self.successResultOf(self.later(self.core.cache.ping("nowhere.example"))).status, 200)
+
+
+class ListingTests(CacheCase):
+    """Tag lists and referrers (RULES E8)."""
+
+    def list(self, query: str = "n=5", authorization: str | None = None) -> Relay:
+        """Ask for the tags."""
+        ask = self.ask("any", authorization=authorization)
+        return self.successResultOf(
+            self.later(
+                self.core.cache.listing(
+                    "docker.io", ask.pull.repository, "tags/list", query, ask.credentials, "application/json"
+                )
+            )
+        )
+
+    def test_a_list_is_kept_for_a_minute_by_its_query(self) -> None:
+        """Then it is asked for again."""
+        self.assertEqual(self.list().outcome, "relay")
+        self.assertEqual(self.list().outcome, "hit")
+        self.list("n=6")
+        self.asked("GET tags/list?n=5", "GET tags/list?n=6")
+        self.clock.advance(61)
+        self.assertEqual(self.list().outcome, "relay")
+        self.asked("GET tags/list?n=5")
+
+    def test_an_old_list_is_served_when_upstream_is_lost(self) -> None:
+        """Unreachable, 5xx and 429; then it is left alone for a while."""
+        first = self.list()
+        for self.hub.down, self.hub.status in ((True, None), (False, 500), (False, 429)):
+            self.clock.advance(61)
+            self.hub_asked.requests.clear()
+            for _ in range(2):
+                relay = self.list()
+                self.assertEqual((relay.status, relay.body, relay.outcome), (200, first.body, "stale"))
+            self.asked("GET tags/list?n=5")
+
+    def test_refusals_are_relayed_and_not_kept(self) -> None:
+        """A 404 stays a 404, also when a list is remembered."""
+        self.list()
+        self.clock.advance(61)
+        for status in (404, 401, 403):
+            self.hub.status = status
+            self.assertEqual(self.list().status, status)
+        self.hub.status = 503
+        self.assertEqual(self.list("other").status, 503)
+
+    def test_a_lost_upstream_without_a_list_is_no_answer(self) -> None:
+        """And a namespace without upstream, too."""
+        self.hub.down = True
+        ask = self.ask("any")
+        for namespace in ("docker.io", "nowhere.example"):
+            listing = self.core.cache.listing(namespace, ask.pull.repository, "tags/list", "", ask.credentials, "*/*")
+            self.failureResultOf(self.later(listing), UpstreamUnreachable)
+
+    def test_refused_credentials_fall_back_to_none(self) -> None:
+        """As for pulls."""
+        self.hub.refuses = {"Bearer old": 401}
+        self.assertEqual(self.list(authorization="Bearer old").status, 200)
+        self.asked("GET tags/list?n=5", "GET tags/list?n=5")
+
+    def test_what_is_longer_than_four_mebibytes_is_an_error(self) -> None:
+        """502."""
+        self.hub_asked.script = lambda _: FakeResponse(200, {}, b"x" * (4 * 1024 * 1024 + 1))
+        ask = self.ask("any")
+        listing = self.core.cache.listing("docker.io", ask.pull.repository, "tags/list", "", ask.credentials, "*/*")
+        self.assertEqual(self.failureResultOf(self.later(listing), OCIError).value.status, 502)
+
+    def test_the_least_used_lists_are_forgotten(self) -> None:
+        """All together have a bound."""
+        big = FakeResponse(200, {}, b"x" * (4 * 1024 * 1024))
+        self.hub_asked.script = lambda _: evolve(big)
+        for n in range(10):
+            self.list(f"n={n}")
+        self.hub_asked.requests.clear()
+        self.list("n=9")
+        self.list("n=0")
+        self.asked("GET tags/list?n=0")
+
+
+@define(eq=False)
+class Closed(Transparent):
+    """A mode that refuses everybody."""
+
+    response: Relay = field(kw_only=True)
+
+    def admit(self, pull: Pull, credentials: Credentials) -> Deferred[Admitted | Refused]:
+        """Refuse."""
+        return succeed(Refused(self.response))
+
+
+class AdmissionTests(CacheCase):
+    """The mode is asked before anything else (RULES B7)."""
+
+    def test_a_refusal_of_the_mode_is_the_answer(self) -> None:
+        """Neither storage nor upstream is asked."""
+        digest = self.hub.add(BIG)
+        self.get(self.ask(digest, kind="blob"))
+        refusal = Relay(403, (), b"no")
+        self.build(self.rules, mode=Closed(response=refusal))
+        self.hub_asked.requests.clear()
+        answer = self.pull(self.ask(digest, kind="blob"))
+        self.assertEqual(answer, refusal)
+        self.asked()

@@ -1,0 +1,64 @@
+"""Pings: what ``GET /v2/`` of one upstream answers (RULES C2)."""
+
+from __future__ import annotations
+
+from typing import Never
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from txociproxy.asking import Asking, Registry
+from txociproxy.flights import Flights, Landed
+from txociproxy.interfaces import ANONYMOUS, Relay
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+
+KEEP_S = 60.0
+# How long it is remembered that there was no answer: clients ping before everything, and each would wait for it.
+LOST_S = 10.0
+GOOD = Relay(200, (("Content-Type", "application/json"),), b"{}")
+
+
+@frozen
+class _Kept:
+    relay: Relay
+    until_s: float
+
+
+@define(eq=False)
+class Pings:
+    """Remembers each upstream's answer; a lost upstream is as good as an open one.
+
+    :ivar _survives: whether the mode goes on without upstream.
+    """
+
+    _registry: Registry
+    _asking: Asking
+    _clock: IReactorTime
+    _survives: bool
+    _kept: dict[str, _Kept] = field(factory=dict)
+    _flights: Flights[Relay, Never] = field(factory=Flights)
+
+    async def get(self, namespace: str) -> Relay:
+        """Return the answer of a configured namespace.
+
+        :raises UpstreamUnreachable: it is lost, and the mode does not survive that.
+        """
+        kept = self._kept.get(namespace)
+        if kept is not None and kept.until_s > self._clock.seconds():
+            return kept.relay
+        outcome, _ = await self._flights.join(namespace, lambda: self._ask(namespace))
+        return outcome.value
+
+    async def _ask(self, namespace: str) -> Landed[Relay]:
+        upstream = self._registry.upstream(namespace)
+        try:
+            relay = GOOD if upstream is None else await self._asking.relay(await upstream.ping(ANONYMOUS))
+            is_lost = relay.status == 429 or relay.status >= 500
+        except (UpstreamUnreachable, OCIError):
+            if not self._survives:
+                raise
+            relay, is_lost = GOOD, True
+        if is_lost and self._survives:
+            relay = GOOD
+        self._kept[namespace] = _Kept(relay, self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
+        return Landed(relay)
