@@ -65,16 +65,17 @@ class House:
 def build(config: Config, reactor: Any) -> House:
     """Make everything, leaves first; starts threads and connects nothing."""
     hashers = Workers.make(reactor, os.cpu_count() or 1, "hash")
-    disk = Workers.make(reactor, DISK_THREADS, "disk")
+    readers = Workers.make(reactor, DISK_THREADS, "disk-read")
+    writers = Workers.make(reactor, DISK_THREADS, "disk-write")
     files, layout = Files(), Layout(Path(config.fs_root))
     space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
-    storage = DiskStorage(layout, files, disk, reactor, space, time.time)
+    storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
     table = UpstreamTable(config.upstreams, config.default_namespace)
     upstreams = Upstreams(reactor, table)
     core = assemble(storage, Transparent(), upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
-    return House(storage, core.ingests, upstreams, site, (hashers, disk))
+    return House(storage, core.ingests, upstreams, site, (hashers, readers, writers))
 
 
 class OCIProxyService(MultiService):

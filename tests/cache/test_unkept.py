@@ -102,7 +102,7 @@ class DiskTests(CacheCase):
         files = Files()
         layout = Layout(self.new_directory())
         space = Space(layout.root, files, self.clock, 0.0, 0)
-        self.disk = DiskStorage(layout, files, InlineWorkers(), self.clock, space, self.clock.seconds)
+        self.disk = DiskStorage(layout, files, InlineWorkers(), InlineWorkers(), self.clock, space, self.clock.seconds)
         self.disk.prepare("transparent")
         self.build(self.rules, self.disk)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -56,6 +56,7 @@ class Disk:
 
     root: Path
     workers: Any = field(factory=ManualWorkers)
+    readers: Any = field(default=Factory(lambda self: self.workers, takes_self=True))
     files: RecordingFiles = field(factory=RecordingFiles)
     clock: Clock = field(factory=Clock)
     min_free_fraction: float = 0.0
@@ -69,11 +70,18 @@ class Disk:
         self.layout = Layout(self.root)
         self.space = Space(self.root, self.files, self.clock, self.min_free_fraction, self.min_free_bytes)
         self.storage = DiskStorage(
-            self.layout, self.files, self.workers, self.clock, self.space, lambda: self.now_s, PATIENCE_S
+            self.layout,
+            self.files,
+            self.readers,
+            self.workers,
+            self.clock,
+            self.space,
+            lambda: self.now_s,
+            PATIENCE_S,
         )
 
     def work(self) -> None:
-        """Let the threads do all there is to do."""
+        """Let the threads do all there is to do; a pool of its own for reads is left to the test."""
         if isinstance(self.workers, ManualWorkers):
             self.workers.work()
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.contracts import TAG, record
+from tests.doubles import InlineWorkers
 from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.disks import PATIENCE_S, Disk, Outcome
 from txociproxy.interfaces import ISpool
@@ -276,6 +277,17 @@ class HangTests(DiskCase):
         self.assertEqual((recall.ended, recall.value), (True, ()))
         self.assertRaises(StorageUnavailable, self.disk.storage.open_spool, DIGEST, 1)
         self.assertEqual(self.disk.workers.jobs, [])
+
+    def test_writes_that_hang_make_no_hit_a_miss(self) -> None:
+        """Reads have threads of their own."""
+        self.disk.keep(DATA)
+        disk = Disk(self.disk.root, readers=InlineWorkers())
+        self.addCleanup(disk.files.bury)
+        disk.workers.is_stuck = True
+        found = self.successResultOf(disk.storage.find(DIGEST, "docker.io"))
+        assert found is not None
+        self.assertEqual(DATA, found.body.read_at(0, len(DATA)))
+        found.body.close()
 
     def test_tags_on_a_disk_that_hangs_are_unknown_in_time(self) -> None:
         """Recall, record and forget end within the patience."""

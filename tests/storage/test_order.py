@@ -93,7 +93,7 @@ class OneLife:
 
     def __init__(self, root: Path, death: tuple[int, Moment] | None) -> None:
         files = RecordingFiles(death=death, watches_power=True)
-        self.disk = Disk(root, MortalWorkers(), files)
+        self.disk = Disk(root, MortalWorkers(), files=files)
 
     def live(self) -> bool:
         """Run to the end; says whether it came there."""

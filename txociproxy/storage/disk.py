@@ -41,13 +41,15 @@ Found = tuple[int, int, Sidecar]
 class DiskStorage:
     """Content under a root directory.
 
+    :ivar _readers, _writers: pools of their own, so that slow writes and syncs turn no hit into a miss.
     :ivar _patience_s: how long an answer of the disk is waited for.
     :ivar _now: seconds since the epoch.
     """
 
     _layout: Layout
     _files: Files
-    _workers: IWorkers
+    _readers: IWorkers
+    _writers: IWorkers
     _clock: IReactorTime
     _space: Space
     _now: Callable[[], float]
@@ -64,53 +66,59 @@ class DiskStorage:
 
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
-        return self._bounded(self._look, digest, late=self._close_found).addCallback(self._to_local, digest)
+        return self._bounded(self._readers, self._look, digest, late=self._close_found).addCallback(
+            self._to_local, digest
+        )
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> DiskSpool:
         """See :meth:`IStorage.open_spool`."""
         try:
-            if self._workers.stuck(self._patience_s):
+            if self._writers.stuck(self._patience_s):
                 raise StorageUnavailable("the disk does not answer")
             if self._space.is_due():
-                cast("Deferred[None]", self._workers.run(self._space.look)).addErrback(_ignore)
+                cast("Deferred[None]", self._writers.run(self._space.look)).addErrback(_ignore)
             self._space.check_known(size_bytes or 0)
         except StorageUnavailable as error:
             self._space.warn(error)
             raise
-        return DiskSpool(self._files, self._layout, self._workers, self._space, self._spool_path(), size_bytes)
+        return DiskSpool(
+            self._files, self._layout, self._readers, self._writers, self._space, self._spool_path(), size_bytes
+        )
 
     def remove(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.remove`."""
-        return self._bounded(self._remove, digest)
+        return self._bounded(self._writers, self._remove, digest)
 
     def recall_tag(self, name: TagName) -> Deferred[tuple[TagRecord, ...]]:
         """See :meth:`IStorage.recall_tag`."""
-        return self._bounded(self._recall, name).addErrback(lambda failure: failure.trap(StorageUnavailable) and ())
+        return self._bounded(self._readers, self._recall, name).addErrback(
+            lambda failure: failure.trap(StorageUnavailable) and ()
+        )
 
     def record_tag(self, name: TagName, record: TagRecord) -> Deferred[None]:
         """See :meth:`IStorage.record_tag`."""
-        return self._bounded(self._record, name, record).addErrback(_ignore)
+        return self._bounded(self._writers, self._record, name, record).addErrback(_ignore)
 
     def forget_tag(self, name: TagName) -> Deferred[None]:
         """See :meth:`IStorage.forget_tag`."""
-        d = self._bounded(self._files.unlink, self._layout.tag(name))
+        d = self._bounded(self._writers, self._files.unlink, self._layout.tag(name))
         return d.addCallback(lambda _: None).addErrback(_ignore)
 
     async def walk(self) -> AsyncIterator[Descriptor]:
         """See :meth:`IStorage.walk`."""
         for algorithm in ("sha256", "sha512"):
             top = self._layout.root / "blobs" / algorithm
-            for prefix in await self._bounded(lambda path: list(self._files.names(path)), top):
-                for descriptor in await self._bounded(self._describe, algorithm, top / prefix):
+            for prefix in await self._bounded(self._readers, lambda path: list(self._files.names(path)), top):
+                for descriptor in await self._bounded(self._readers, self._describe, algorithm, top / prefix):
                     yield descriptor
 
     # --- in the reactor
 
     def _bounded(
-        self, function: Callable[..., T], *args: object, late: Callable[[T], None] | None = None
+        self, workers: IWorkers, function: Callable[..., T], *args: object, late: Callable[[T], None] | None = None
     ) -> Deferred[T]:
         """Call in a thread and wait for a bounded time; a result that comes too late is given to ``late``."""
-        if self._workers.stuck(self._patience_s):
+        if workers.stuck(self._patience_s):
             return fail(StorageUnavailable("the disk does not answer"))
         outer: Deferred[T] = Deferred(lambda _: None)
         timer = self._clock.callLater(
@@ -129,19 +137,19 @@ class DiskStorage:
             return result
 
         outer.addBoth(answered)
-        cast("Deferred[T]", self._workers.run(function, *args)).addBoth(arrived)
+        cast("Deferred[T]", workers.run(function, *args)).addBoth(arrived)
         return outer
 
     def _to_local(self, found: Found | None, digest: Digest) -> Local | None:
         if found is None:
             return None
         fd, size_bytes, sidecar = found
-        body = FileBody(fd, size_bytes, self._workers, promised=1)
+        body = FileBody(fd, size_bytes, self._readers, promised=1)
         return Local(on_disk.describe(digest, size_bytes, sidecar), sidecar.headers, sidecar.namespace, body)
 
     def _close_found(self, found: Found | None) -> None:
         if found is not None:
-            cast("Deferred[None]", self._workers.run(self._files.close, found[0])).addErrback(_ignore)
+            cast("Deferred[None]", self._readers.run(self._files.close, found[0])).addErrback(_ignore)
 
     def _spool_path(self) -> Path:
         return self._layout.spool(secrets.token_hex(16))

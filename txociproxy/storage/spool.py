@@ -40,7 +40,8 @@ class DiskSpool:
 
     _files: Files
     _layout: Layout
-    _workers: IWorkers
+    _readers: IWorkers
+    _writers: IWorkers
     _space: Space
     _path: Path
     _size_bytes: int | None
@@ -59,8 +60,8 @@ class DiskSpool:
     _pages: Pages = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._batches = Batches(self._workers, self._flush, self._flushed, self._broke)
-        self._pages = Pages(self._workers, self._tell)
+        self._batches = Batches(self._writers, self._flush, self._flushed, self._broke)
+        self._pages = Pages(self._readers, self._tell)
         self._space.claim(id(self), self._size_bytes or 0)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -150,7 +151,7 @@ class DiskSpool:
             return
         self._busy = True
         sidecar = Sidecar(descriptor.media_type, descriptor.size_bytes, namespace, headers)
-        d = cast("Deferred[None]", self._workers.run(self._publish_in_order, descriptor, sidecar))
+        d = cast("Deferred[None]", self._writers.run(self._publish_in_order, descriptor, sidecar))
         d.addBoth(self._published)
 
     def _published(self, result: Failure | None) -> None:
@@ -186,7 +187,7 @@ class DiskSpool:
             self._ignoring(self._files.close, fd)
 
     def _ignoring(self, function: Callable[..., object], *args: object) -> None:
-        d = cast("Deferred[object]", self._workers.run(function, *args))
+        d = cast("Deferred[object]", self._writers.run(function, *args))
         # What cannot be removed now is removed at the next start.
         d.addErrback(lambda failure: failure.trap(OSError) and None)
 
