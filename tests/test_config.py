@@ -170,6 +170,9 @@ class RefusalTests(ConfigTestCase):
         """Not even when the URL is refused for it."""
         for error in (
             self.refusal(UPSTREAM_REGISTRY="https://u:hunter2@r.example"),
+            self.refusal(UPSTREAM_REGISTRY="u:hunter2@r.example"),
+            self.refusal(OCIPROXY_PUBLIC_URL="https://u:hunter2/b@r.example"),
+            self.refusal(OCIPROXY_PUBLIC_URL="https://u:a@hunter2@r.example"),
             self.refusal(OCIPROXY_PUBLIC_URL="https://u:hunter2@r.example"),
             self.refusal(file="upstreams: [{namespace: r.example, urls: ['https://u:hunter2@r.example']}]"),
         ):

@@ -44,6 +44,15 @@ class Stage:
         """The site's root."""
         return self
 
+    @property
+    def census(self) -> Stage:
+        """Who is connected."""
+        return self
+
+    def drain(self) -> None:
+        """Let go of connections."""
+        self.done.append("connections drained")
+
     def beside(self, listener: str) -> Stage:
         """Another site for the same root."""
         self.done.append(f"beside {listener}")
@@ -140,20 +149,20 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("beside 127.0.0.1:8082", self.stage.done)
 
     def test_it_ends_in_order(self) -> None:
-        """Answers that run may end first; then ingests, connections and threads, each after the one before."""
+        """Connections of clients drain, running answers may end; then ingests, connections, threads, one by one."""
         service = self.started()
         self.stage.done.clear()
         self.stage.running = 1
         self.stage.upstreams_end = Deferred()
         ended = service.stopService()
         self.reactor.advance(1)
-        self.assertEqual(self.stage.done, [])
+        self.assertEqual(self.stage.done, ["connections drained"])
         self.stage.running = 0
         self.reactor.advance(1)
-        self.assertEqual(self.stage.done, ["ingests abandoned", "connections ended"])
+        self.assertEqual(self.stage.done[1:], ["ingests abandoned", "connections ended"])
         self.assertNoResult(ended)
         self.stage.upstreams_end.callback(None)
-        self.assertEqual(self.stage.done[2:], ["threads ended"])
+        self.assertEqual(self.stage.done[3:], ["threads ended"])
         self.successResultOf(ended)
 
     def test_an_answer_that_does_not_end_does_not_hold_up_the_end(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -25,9 +25,11 @@ from zope.interface import Interface, implementer
 from txociproxy.interfaces import IBody, IFollower, IWorkers
 from txociproxy.oci.errors import BodyLost
 
+T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024  # what a transport takes before it pauses its producer
 FILE_CHUNK_BYTES = 256 * 1024  # per turn of the reactor: more starves small answers beside it
 WARM_BYTES = 1024 * 1024
+BODY_WAIT_S = 300.0  # longer than an ingest takes to give a body up; who waits longer waits for a disk that hangs
 
 
 class IFileTransport(Interface):
@@ -141,27 +143,34 @@ def warm(fd: int, offset_bytes: int, count: int) -> bytes:
     return os.pread(fd, count, offset_bytes)
 
 
+def _readable(read: Callable[[int, int, int], T], fd: int, offset_bytes: int, count: int) -> T:
+    try:
+        return read(fd, offset_bytes, count)
+    except OSError as error:
+        raise BodyLost("the disk does not give these bytes") from error
+
+
 @define(eq=False)
 class Pages:
     """Reads a file without ever waiting for the disk in the reactor (law 10).
 
     :ivar _told: called when pages that were missing have come, or could not be read.
+    :ivar _resident: see :func:`resident`.
     """
 
     _workers: IWorkers
     _told: Callable[[], None]
+    _resident: Callable[[int, int, int], bytes | None] = resident
     _ready: tuple[int, int] = (0, 0)
     _warming: bool = False
     _broken: bool = False
 
     def bytes_at(self, fd: int, offset_bytes: int, count: int) -> bytes:
         """Return bytes that are in memory; ``b""`` after asking for those that are not."""
-        if self._broken:
-            raise BodyLost("the disk does not give these bytes")
-        data = resident(fd, offset_bytes, count)
+        data = self._look(fd, offset_bytes, count)
         if data is None and self._is_ready(offset_bytes):
             # It was read a moment ago and the kernel dropped it again; waiting once more would never end.
-            data = os.pread(fd, count, offset_bytes)
+            data = _readable(warm, fd, offset_bytes, count)
         if data is None:
             self._warm(fd, offset_bytes)
             return b""
@@ -169,15 +178,19 @@ class Pages:
 
     def extent_at(self, fd: int, offset_bytes: int, count: int) -> tuple[int, int] | None:
         """Return (fd, count) if sendfile would not wait, else None after asking for the pages."""
+        count = min(count, FILE_CHUNK_BYTES)
+        if self._is_ready(offset_bytes):
+            return fd, min(count, self._ready[1] - offset_bytes)
+        ends = self._look(fd, offset_bytes, 1), self._look(fd, offset_bytes + count - 1, 1)
+        if None in ends:
+            self._warm(fd, offset_bytes)
+        # A file that is shorter than it was would give sendfile nothing, again and again.
+        return (fd, count) if all(ends) else None
+
+    def _look(self, fd: int, offset_bytes: int, count: int) -> bytes | None:
         if self._broken:
             raise BodyLost("the disk does not give these bytes")
-        count = min(count, FILE_CHUNK_BYTES)
-        if not self._is_ready(offset_bytes):
-            if resident(fd, offset_bytes, 1) is None or resident(fd, offset_bytes + count - 1, 1) is None:
-                self._warm(fd, offset_bytes)
-                return None
-            return fd, count
-        return fd, min(count, self._ready[1] - offset_bytes)
+        return _readable(self._resident, fd, offset_bytes, count)
 
     def _is_ready(self, offset_bytes: int) -> bool:
         return self._ready[0] <= offset_bytes < self._ready[1]
@@ -291,6 +304,7 @@ class Reader:
 
     :ivar _stop_bytes: where to end; None is the end of the body, also when that is not known yet.
     :ivar _stall_s: a client that takes nothing for so long is cut.
+    :ivar _body_wait_s: a body that gives nothing for so long is given up.
     :ivar done: fires once with ``finished``, ``cut`` or ``left``.
     """
 
@@ -300,6 +314,7 @@ class Reader:
     _sink: Sink
     _clock: IReactorTime
     _stall_s: float
+    _body_wait_s: float = BODY_WAIT_S
     done: Deferred[str] = field(factory=Deferred)
     _paused: bool = False
     _socket_full: bool = False
@@ -307,13 +322,15 @@ class Reader:
     _over: bool = False
     _stall: IDelayedCall | None = None
     _seen_bytes: int = -1
+    _seen_s: float = 0.0
 
     def start(self) -> None:
         """Begin."""
         self._body.follow(self)
         self._sink.registerProducer(self, True)
-        self._watch()
-        self.pump()
+        if not self._over:  # a client that has gone already stops its producer on the spot
+            self._watch()
+            self.pump()
 
     def advanced(self) -> None:
         """The body has more, or is over."""
@@ -378,12 +395,13 @@ class Reader:
         return bool(data)
 
     def _watch(self) -> None:
-        waits_for_client = self._paused or self._socket_full
-        if waits_for_client and self._seen_bytes == self.offset_bytes:
+        if self._seen_bytes != self.offset_bytes:
+            self._seen_bytes, self._seen_s = self.offset_bytes, self._clock.seconds()
+        patience_s = self._stall_s if self._paused or self._socket_full else self._body_wait_s
+        if self._seen_s + patience_s <= self._clock.seconds():
             self._end("cut")
-            return
-        self._seen_bytes = self.offset_bytes
-        self._stall = self._clock.callLater(self._stall_s, self._watch)
+        else:
+            self._stall = self._clock.callLater(self._stall_s, self._watch)
 
     def _end(self, how: str) -> None:
         if self._over:

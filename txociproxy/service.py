@@ -13,7 +13,6 @@ from typing import Any
 
 from attrs import define
 from twisted.application.service import IServiceCollection, MultiService
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -37,7 +36,7 @@ from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.upstreams.table import UpstreamTable
-from txociproxy.web.doors import door
+from txociproxy.web.doors import door, place_of
 from txociproxy.web.making import make_site
 from txociproxy.web.site import DoorSite
 from txociproxy.wiring import core_rules, web_settings
@@ -157,7 +156,7 @@ class OCIProxyService(MultiService):
         if self._owns_process:
             raise_file_limit()
             take_signals(self._reactor)
-        self.log.info("listening", doors=",".join(_place(port) for port in self._ports))
+        self.log.info("listening", doors=",".join(place_of(port) for port in self._ports))
 
     def _open(self) -> House:
         """Build the house, once."""
@@ -191,6 +190,7 @@ class OCIProxyService(MultiService):
         house, self._house = self._house, None
         if house is None:
             return
+        house.site.census.drain()
         await self._answers_end(house)
         house.ingests.abandon_all()
         await house.upstreams.stop().addTimeout(CLOSE_S, self._reactor, lambda *_: None)
@@ -203,12 +203,6 @@ class OCIProxyService(MultiService):
         while left_s > 0 and house.site.resource.running:
             left_s -= POLL_S
             await deferLater(self._reactor, POLL_S)
-
-
-def _place(port: IListeningPort) -> str:
-    """Return where a port listens; port 0 has become a real one."""
-    address = port.getHost()
-    return f"{address.host}:{address.port}" if isinstance(address, IPv4Address | IPv6Address) else str(address)
 
 
 async def _fired(result: object) -> None:

@@ -13,10 +13,10 @@ from attrs import frozen
 
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.settings import SETTINGS, Setting
+from txociproxy.upstreams.reading import without_userinfo
 
 # Kubernetes tells every container about a Service named "ociproxy" in variables of these names.
 _KUBERNETES = re.compile(r"OCIPROXY_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
-_USERINFO = re.compile(r"(?<=//)[^/@]*@")
 
 
 class ConfigError(TxOCIProxyError):
@@ -51,7 +51,7 @@ class Said:
 
 def shown(value: object) -> str:
     """Quote a value for a message, on one line and without a password that may stand in a URL."""
-    return repr(_USERINFO.sub("...@", str(value))[:200])
+    return repr(without_userinfo(value)[:200])
 
 
 def said_in_options(options: Mapping[str, Any]) -> dict[str, Said]:

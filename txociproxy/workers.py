@@ -80,6 +80,8 @@ class Workers:
 
     def stop(self, patience_s: float = 2.0) -> None:
         """Stop the threads; those that are stuck are left behind after ``patience_s`` seconds.  Blocks that long."""
+        if self._pool.joined:
+            return
         helper = Thread(target=self._pool.stop, daemon=True)
         helper.start()
         helper.join(patience_s)

@@ -8,7 +8,7 @@ from random import Random
 
 from attrs import define, field, frozen
 
-from tests.e2e.law_faults import TAIL_BYTES, Fault
+from tests.e2e.law_faults import BLOB_TYPE, TAIL_BYTES, Fault
 from tests.e2e.law_wire import Answer, Wire, connect, request
 from tests.e2e.scripts import MIB, Content
 
@@ -23,11 +23,22 @@ class Subject:
     target: str
     content: Content
     fault: Fault
+    media_type: str = BLOB_TYPE
 
     @property
     def asked_as(self) -> str:
         """The target with its namespace, as clients ask for it."""
         return f"{self.target}?ns={self.namespace}"
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it is a manifest, of which no part can be asked."""
+        return self.media_type != BLOB_TYPE
+
+    @property
+    def must_be_right(self) -> bool:
+        """Whether the fault leaves no excuse to a GET."""
+        return self.fault.spares_manifests if self.is_manifest else self.fault.mends and not self.fault.refuses
 
 
 @frozen
@@ -54,15 +65,22 @@ class Guest:
     delay_s: float
     seed: int
     asked: list[Asked] = field(factory=list)
+    trouble: str | None = None
 
     def visit(self, port: int) -> None:
         """Ask, and keep the answers."""
         time.sleep(self.delay_s)
-        KINDS[self.kind](self, port, Random(self.seed))
+        try:
+            KINDS[self.kind](self, port, Random(self.seed))
+        except OSError as error:
+            self.trouble = repr(error)
 
-    def take(self, answer: Answer, **more: object) -> None:
-        """Keep one answer."""
-        self.asked.append(Asked(self.subject, answer, **more))  # type: ignore[arg-type]
+    def take(
+        self, answer: Answer, method: str = "GET", part: tuple[int, int] | None = None, is_patient: bool = True
+    ) -> None:
+        """Keep one answer; a part of a manifest is all of it."""
+        wanted = None if self.subject.is_manifest else part
+        self.asked.append(Asked(self.subject, answer, method, wanted, is_patient))
 
 
 def _ask(guest: Guest, port: int, *fields: str, part: tuple[int, int] | None = None, version: str = "1.1") -> None:
@@ -123,8 +141,7 @@ def _several(guest: Guest, port: int, rng: Random) -> None:
 
 def _slow(guest: Guest, port: int, rng: Random) -> None:
     wire = connect(port, receive_buffer_bytes=16 * 1024)
-    wire.piece_bytes = max(4096, guest.subject.content.size_bytes // 60)
-    wire.pause_s = 0.03
+    wire.whole_s, wire.whole_bytes = rng.uniform(0.5, 2), max(64 * 1024, guest.subject.content.size_bytes)
     try:
         wire.send(request(guest.subject.asked_as))
         guest.take(wire.read_answer(), is_patient=False)
@@ -158,8 +175,8 @@ def _pipelined(guest: Guest, port: int, rng: Random) -> None:
     target, size = guest.subject.asked_as, guest.subject.content.size_bytes
     part = (0, min(10, size))
     try:
-        wire.send(request(target) + request(target, method="HEAD") + request(target, "Range: bytes=0-9"))
-        wire.send(request(target))
+        first, second = request(target), request(target, method="HEAD")
+        wire.send(first + second + request(target, "Range: bytes=0-9") + first)
         for method, wanted in (("GET", None), ("HEAD", None), ("GET", part), ("GET", None)):
             if not _one_more(guest, wire, method, wanted):
                 break

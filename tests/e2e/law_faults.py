@@ -11,6 +11,7 @@ from tests.e2e.law_upstream import LABEL
 from tests.e2e.scripts import HONEST, Content, Served, Step
 
 TAIL_BYTES = 32 * 1024
+BLOB_TYPE = "application/octet-stream"
 SILENCE_S = 2  # what the proxy is configured to bear
 Script = Callable[[Random, int], tuple[Step, ...]]
 
@@ -22,6 +23,7 @@ class Fault:
     :ivar script: makes the steps; the last one goes on for ever.
     :ivar mends: whether every whole GET can still be served right, and has to be.
     :ivar refuses: whether a step of it is a refusal, which is passed on to a client whose own GET meets it first.
+    :ivar spares_manifests: whether it does nothing to a manifest, which is read whole and never resumed.
     :ivar true_bytes: whether what is sent is always the true part of the content.
     """
 
@@ -30,15 +32,16 @@ class Fault:
     mends: bool = True
     refuses: bool = False
     true_bytes: bool = True
+    spares_manifests: bool = False
     needs_token: bool = False
     is_signed: bool = False
 
-    def served(self, rng: Random, target: str, content: Content) -> tuple[Served, ...]:
+    def served(self, rng: Random, target: str, content: Content, media_type: str) -> tuple[Served, ...]:
         """Return the targets that do it."""
         *steps, afterwards = (self._labelled(step) for step in self.script(rng, content.size_bytes))
         if self.is_signed:
-            return _signed(target, content, steps[0])
-        return (Served(target, content, steps=tuple(steps), afterwards=afterwards, needs_token=self.needs_token),)
+            return signed(target, content, steps[0], media_type)
+        return (Served(target, content, media_type, tuple(steps), afterwards, needs_token=self.needs_token),)
 
     def _labelled(self, step: Step) -> Step:
         """Let the log tell which fault it was."""
@@ -50,14 +53,14 @@ def _label(step: Step, name: str) -> Step:
     return evolve(step, headers=(*step.headers, (LABEL, name)))
 
 
-def _signed(target: str, content: Content, broken: Step) -> tuple[Served, ...]:
+def signed(target: str, content: Content, broken: Step, media_type: str = BLOB_TYPE) -> tuple[Served, ...]:
     """Return a registry that sends its clients to signed addresses, of which the first expires in mid-body."""
     first, second = (f"/signed/{number}{target}" for number in (1, 2))
     there = tuple(Step(status=307, headers=(("Location", place),)) for place in (first, second))
     return (
-        Served(first, content, steps=(broken,), afterwards=Step(status=403)),
-        Served(second, content),
-        Served(target, content, steps=there[:1], afterwards=there[1], head=there[1]),
+        Served(first, content, media_type, steps=(broken,), afterwards=Step(status=403)),
+        Served(second, content, media_type),
+        Served(target, content, media_type, steps=there[:1], afterwards=there[1], head=there[1]),
     )
 
 
@@ -118,15 +121,15 @@ def _dead_end(rng: Random, size: int) -> tuple[Step, ...]:
 
 
 FAULTS = (
-    Fault("honest", _always(HONEST)),
-    Fault("drip", lambda rng, size: (Step(chunk_bytes=max(64, size // 24), pause_s=0.04),)),
-    Fault("chunked", _always(Step(chunked=True))),
+    Fault("honest", _always(HONEST), spares_manifests=True),
+    Fault("drip", lambda rng, size: (Step(chunk_bytes=max(64, size // 24), pause_s=0.04),), spares_manifests=True),
+    Fault("chunked", _always(Step(chunked=True)), spares_manifests=True),
     Fault("chunked broken", lambda rng, size: (_broken(rng, size, chunked=True), HONEST)),
     Fault("break", lambda rng, size: (_broken(rng, size), HONEST)),
     Fault("break twice", _twice),
     Fault("resume: wrong start", _broken_then(Step(on_range="wrong_start"))),
     Fault("resume: whole 200", _broken_then(Step(on_range="whole"))),
-    Fault("resume: 401", _broken_then(Step(status=401)), needs_token=True),
+    Fault("resume: 401", _broken_then(Step(status=401)), refuses=True, needs_token=True),
     Fault("resume: 403", _broken_then(Step(status=403)), refuses=True),
     Fault("resume: signed address expired", _broken_then(), is_signed=True),
     Fault("resume: 416", _broken_then(Step(status=416)), refuses=True),
@@ -135,10 +138,10 @@ FAULTS = (
     Fault("too few", _always(Step(declared_extra=1000)), mends=False, true_bytes=False),
     Fault("short promise", _short, mends=False, true_bytes=False),
     Fault("too many", _always(Step(declared_extra=1000, sent_extra=1000)), mends=False, true_bytes=False),
-    Fault("too many, unannounced", _always(Step(sent_extra=1000))),
+    Fault("too many, unannounced", _always(Step(sent_extra=1000)), spares_manifests=True),
     Fault("page", _always(Step(page=True)), mends=False, true_bytes=False),
     Fault("page once", _always(Step(page=True), HONEST)),
-    Fault("pause", _stalled(SILENCE_S / 4)),
+    Fault("pause", _stalled(SILENCE_S / 4), spares_manifests=True),
     Fault("stall", _stalled(SILENCE_S * 2)),
     Fault("dead end", _dead_end, mends=False),
     Fault("refusal", lambda rng, size: (Step(status=rng.choice([403, 404, 429, 500, 503])),), mends=False),

@@ -16,8 +16,9 @@ from typing import Any
 
 from attrs import frozen
 
+from tests.e2e.book import Book
 from tests.e2e.processes import Workshop, accepts, free_port
-from tests.e2e.scripted import Book, ScriptedHandler
+from tests.e2e.scripted import ScriptedHandler
 from tests.e2e.scripts import CONTROL, Served, Step, Upstream
 
 LABEL = "X-Law-Fault"

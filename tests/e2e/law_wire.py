@@ -56,12 +56,13 @@ class Answer:
 class Wire:
     """One connection to the proxy.
 
-    :ivar pause_s: how long to sleep after each piece, for a client that reads slowly.
+    :ivar whole_s: how long ``whole_bytes`` take at least, for a client that reads slowly.
     """
 
     sock: socket.socket
     piece_bytes: int = 256 * 1024
-    pause_s: float = 0
+    whole_s: float = 0
+    whole_bytes: int = 1
     _buffer: bytes = b""
     _over: Ending | None = None
 
@@ -113,7 +114,8 @@ class Wire:
         text = answer.fields.get("content-length")
         length = int(text) if text is not None else None
         answer.framed = length is not None
-        limit = length if leave_after_bytes is None else leave_after_bytes
+        limits = [count for count in (length, leave_after_bytes) if count is not None]
+        limit = min(limits, default=None)
         pieces = [self._buffer]
         got_bytes = len(self._buffer)
         self._buffer = b""
@@ -178,8 +180,6 @@ class Wire:
         """Wait for more bytes; False says that there are none."""
         if self._over is not None:
             return False
-        if self.pause_s:
-            time.sleep(self.pause_s)
         try:
             data = self.sock.recv(self.piece_bytes)
         except TimeoutError:
@@ -187,6 +187,7 @@ class Wire:
         except ConnectionError:
             self._over = "reset"
         else:
+            time.sleep(self.whole_s * len(data) / self.whole_bytes)
             self._buffer += data
             self._over = None if data else "closed"
         return self._over is None

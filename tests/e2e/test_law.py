@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Container
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -67,13 +68,17 @@ class LawTests(SynchronousTestCase):
     def play_round(self, number: int, kept: list[Content], storage_faults: tuple[str, ...]) -> None:
         """Play one round, and remember what it has left in the storage."""
         turn = make_round(SEED, number, kept, storage_faults)
-        for content in {subject.content for subject in turn.subjects if subject.fault is not GONE}:
-            self.world.evict(content)  # the smallest ones come again
+        news = {subject.content.digest: subject.content for subject in turn.subjects if subject.fault is not GONE}
+        self.forget(kept, news)  # the smallest ones come again
         self.world.play(turn)
-        news = dict.fromkeys(subject.content for subject in turn.subjects)
-        kept.extend(content for content in news if content not in kept and self.world.content_path(content).exists())
-        while len(kept) > KEPT_AT_MOST:
-            self.world.evict(kept.pop(0))
+        kept.extend(content for content in news.values() if self.world.content_path(content).exists())
+        self.forget(kept, {content.digest for content in kept[:-KEPT_AT_MOST]})
+
+    def forget(self, kept: list[Content], digests: Container[str]) -> None:
+        """Take content out of the storage."""
+        for content in [content for content in kept if content.digest in digests]:
+            self.world.evict(content)
+            kept.remove(content)
 
     def assert_everything_occurred(self, world: World) -> None:
         """A run that has left out a fault or a kind of client has proven less than it says."""

@@ -14,6 +14,7 @@ from txociproxy.oci.errors import (
     StorageUnavailable,
     TxOCIProxyError,
     UpstreamUnreachable,
+    reason_phrase,
 )
 
 
@@ -30,6 +31,11 @@ class OCIErrorTests(SynchronousTestCase):
         """The statuses that clients decide on."""
         expected = {"BLOB_UNKNOWN": 404, "UNAUTHORIZED": 401, "DENIED": 403, "RANGE_INVALID": 416, "UNAVAILABLE": 502}
         self.assertEqual(expected, {code: CODES[code] for code in expected})
+
+    def test_every_status_has_words(self) -> None:
+        """An upstream may say a number that nobody knows."""
+        phrases = [reason_phrase(status) for status in (429, 431, 799)]
+        self.assertEqual(["Too Many Requests", "Request Header Fields Too Large", "Unknown"], phrases)
 
     def test_json_is_the_form_of_the_spec(self) -> None:
         """The body is a list of one error, in ASCII whatever the message."""

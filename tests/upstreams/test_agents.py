@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -29,6 +29,7 @@ from zope.interface import implementer
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.upstreams.agents import READ_BYTES, SystemTrust, open_line
 from txociproxy.upstreams.collect import collect, discard
+from txociproxy.upstreams.connections import CLOSING_S, IDLE_CONNECTION_S
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
@@ -50,8 +51,10 @@ class Names:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """Resolve at once."""
+        """Resolve at once, or never."""
         resolutionReceiver.resolutionBegan(self)
+        if hostName == "slow":
+            return self
         for address in self.known.get(hostName, []):
             resolutionReceiver.addressResolved(IPv4Address("TCP", address, portNumber))
         resolutionReceiver.resolutionComplete()
@@ -73,6 +76,18 @@ class Transport(StringTransport):
         if not self.disconnecting:
             self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
         super().loseConnection()
+
+
+class Stubborn(Transport):
+    """A transport whose peer does not let go of it."""
+
+    def loseConnection(self) -> None:
+        """Wait for the peer."""
+        self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        """End without the peer."""
+        self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
 
 
 class Body(Protocol):
@@ -110,10 +125,10 @@ class ConnectionTests(SynchronousTestCase):
         """GET a URL."""
         return Deferred.fromCoroutine(self.wire.send(Outgoing("GET", url, bulk=True), Budget(10)))
 
-    def connect(self) -> Transport:
+    def connect(self, transport: Transport | None = None) -> Transport:
         """Let the last attempt to connect succeed."""
         host, port, factory, *_ = self.reactor.tcpClients[-1]
-        transport = Transport()
+        transport = transport or Transport()
         transport.clock = self.reactor
         protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
         assert isinstance(protocol, Protocol)
@@ -209,6 +224,38 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
         self.send("http://two/x").addErrback(lambda _: None)
         self.assertEqual([client[0] for client in self.reactor.tcpClients], ["8.8.8.8"])
+
+    def test_who_leaves_before_there_is_a_connection_accuses_nobody(self) -> None:
+        """Neither while a name is looked up nor while a connection is made."""
+        for url in ("http://reg:5000/v2/", "http://slow/"):
+            sent = self.send(url)
+            sent.cancel()
+            self.failureResultOf(sent, CancelledError)
+
+    def test_a_peer_that_does_not_agree_to_the_end_is_not_waited_for(self) -> None:
+        """Under TLS a close waits for the peer's own; a connection without a request would stay for ever."""
+        for answer in (b"nonsense\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"):
+            sent = self.send()
+            transport = self.connect(Stubborn())
+            transport.protocol.dataReceived(answer)
+            sent.addErrback(lambda failure: failure.trap(UpstreamUnreachable))
+            self.successResultOf(sent)
+            self.assertEqual((transport.disconnecting, len(self.pool.open)), (True, 1))
+            self.reactor.advance(CLOSING_S)
+            self.reactor.advance(0)
+            self.assertEqual(len(self.pool.open), 0)
+
+    def test_an_idle_connection_ends_with_or_without_its_peer(self) -> None:
+        """Also one that could have been used again."""
+        sent = self.send()
+        transport = self.connect(Stubborn())
+        transport.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.successResultOf(sent)
+        self.reactor.advance(IDLE_CONNECTION_S)
+        self.assertEqual((transport.disconnecting, len(self.pool.open)), (True, 1))
+        self.reactor.advance(CLOSING_S)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.pool.open), 0)
 
     def test_a_name_without_address_is_an_outage(self) -> None:
         """Not a refusal."""

@@ -58,6 +58,11 @@ class EntryFromMappingTests(SynchronousTestCase):
             ({"namespace": "x", "connect_timeout_s": True}, ("connect_timeout_s", "True", "seconds")),
             ({"namespace": "x", "max_connections": 0}, ("max_connections", "0", "1 to")),
             ({"namespace": "x", "client_credentials": "yes"}, ("client_credentials", "yes", "`ignore`")),
+            ({"namespace": "x", "hosts": ["https://cache.x/"]}, ("upstreams[x].hosts", "https://cache.x/", "hosts as")),
+            (
+                {"namespace": "x", "urls": ["http://x:port"]},
+                ("upstreams[x].urls", "http://x:port", "a port that is none"),
+            ),
             ({"namespace": "not a host"}, ("namespace", "not a host", "docker.io")),
             ({"namespace": "x", "urls": ["http://x?a=b"]}, ("urls", "query")),
             ({}, ("namespace", "docker.io")),
@@ -69,9 +74,15 @@ class EntryFromMappingTests(SynchronousTestCase):
                 self.assertIn(word, message)
 
     def test_a_password_in_a_url_is_refused_and_not_shown(self) -> None:
-        """Neither as namespace nor in urls."""
-        for mapping in ({"namespace": "https://u:secret@x"}, {"namespace": "x", "urls": "https://u:secret@x"}):
-            self.assertNotIn("secret", str(self.assertRaises(ValueError, entry_from_mapping, mapping)))
+        """Neither as namespace nor in urls, whatever characters it has."""
+        for password in ("secret", "a/secret", "secret/b", "a@secret", "secret'b", "a secret", "9/secret"):
+            url = f"https://u:{password}@x"
+            for mapping in (
+                {"namespace": url},
+                {"namespace": "x", "urls": url},
+                {"namespace": url, "urls": "https://x"},
+            ):
+                self.assertNotIn("secret", str(self.assertRaises(ValueError, entry_from_mapping, mapping)))
 
     def test_whatever_the_file_says_only_value_errors_come(self) -> None:
         """Nothing else reaches the person at the start."""

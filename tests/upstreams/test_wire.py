@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from OpenSSL import SSL
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,6 +21,11 @@ from txociproxy.upstreams.wire import Budget, Outgoing
 
 BLOB = Outgoing("GET", "http://reg/v2/a/blobs/x?sig=secret", bulk=True)
 SHORT = Outgoing("HEAD", "http://reg/v2/a/manifests/x")
+
+
+def _fail_with(error: Exception, deferred: Deferred[IResponse]) -> None:
+    """Fail, as a canceller."""
+    deferred.errback(error)
 
 
 class WireTests(SynchronousTestCase):
@@ -66,12 +73,13 @@ class WireTests(SynchronousTestCase):
 
     def test_who_cancels_gets_cancelled(self) -> None:
         """Not an error of the upstream, and no next URL is tried."""
-        waiting: Deferred[IResponse] = Deferred(lambda d: d.errback(ResponseFailed([Failure(CancelledError())])))
-        self.answers = [waiting]
-        sent = self.send()
-        sent.cancel()
-        self.failureResultOf(sent, CancelledError)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for shown in (ResponseFailed([Failure(CancelledError())]), network.ConnectingCancelledError(None)):
+            waiting: Deferred[IResponse] = Deferred(partial(_fail_with, shown))
+            self.answers = [waiting]
+            sent = self.send()
+            sent.cancel()
+            self.failureResultOf(sent, CancelledError)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_only_waiting_is_taken_from_the_budget(self) -> None:
         """Time between two sends is not."""
@@ -108,6 +116,19 @@ class WireTests(SynchronousTestCase):
             self.assertEqual(found.timed_out, timed_out, words)
             self.assertIn(words, str(found))
             self.assertNotIn("secret", str(found))
+
+    def test_an_answer_that_would_confuse_clients_is_an_outage(self) -> None:
+        """Interim ones, 304 without a condition, and numbers that are no status; their connections are let go."""
+        for code in (-1, 99, 101, 304, 600, 99999):
+            self.answers = [answer(code, b"x", open_ended=True)]
+            error = self.failureResultOf(self.send(BLOB), UpstreamUnreachable).value
+            self.assertIn(f"http://reg answered with status {code}", str(error))
+            self.assertTrue(self.net.answered[-1].closed)
+            body = self.net.answered[-1].protocol
+            assert body is not None
+            body.connectionLost(Failure(ResponseFailed([])))
+        self.answers = [answer(599)]
+        self.assertEqual(self.successResultOf(self.send(BLOB)).code, 599)
 
     def test_the_guards_refusal_is_passed_on(self) -> None:
         """It is an answer, not an outage."""

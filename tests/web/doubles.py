@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from txociproxy.bodies import MemoryBody
@@ -58,13 +58,14 @@ class Echo(Resource):
         super().__init__()
         self.seen: list[tuple[bytes, bytes]] = []
         self.bodies: list[bytes] = []
+        self.waits = False
 
-    def render(self, request: Request) -> bytes:
-        """Answer at once."""
+    def render(self, request: Request) -> bytes | int:
+        """Answer at once, or leave it to the test."""
         self.seen.append((request.method, request.uri))
         assert request.content is not None
         self.bodies.append(request.content.read())
-        return b"ok"
+        return NOT_DONE_YET if self.waits else b"ok"
 
 
 class Line:

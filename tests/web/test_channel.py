@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import http
 
 from tests.web.doubles import Line
 from txociproxy.web.channel import LINGER_BYTES, LINGER_S
@@ -120,6 +122,19 @@ class OneRequestNeverBecomesTwoTests(SynchronousTestCase):
         answer = line.send((GET + b"\r\n") * 3)
         self.assertEqual(len(line.root.seen), 3)
         self.assertEqual(answer.count(b"HTTP/1.1 200 OK"), 3)
+
+    def test_a_request_behind_a_form_is_answered(self) -> None:
+        """A form's answer is given while its bytes are being read; what follows is no bare line feed."""
+        for framing in (b"Content-Length: 3\r\n\r\na=b", b"Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n"):
+            line = Line()
+            line.send(b"POST /v2/_token HTTP/1.1\r\n" + HOST + framing + GET + b"\r\n" + GET + b"\r\n")
+            self.assertEqual([method for method, _ in line.root.seen], [b"POST", b"GET", b"GET"])
+
+    def test_a_bare_line_feed_behind_a_form_is_still_found(self) -> None:
+        """Once all that came has been read."""
+        line = Line()
+        line.send(b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\na=bGET /v2/ HTTP/1.1\n")
+        self.assertEqual([part[:3] for part in line.wire.value().split(b"HTTP/1.1 ")[1:]], [b"200", b"400"])
 
 
 class BodyTests(SynchronousTestCase):
@@ -285,11 +300,61 @@ class ConnectionCapTests(SynchronousTestCase):
         self.assertIn(b"Connection: close", half.send(b"\r\n"))
         self.assertTrue(half.wire.disconnecting)
 
+    def test_draining_ends_a_connection_whose_answer_is_not_over(self) -> None:
+        """It was good for more requests when this one came, and is not any more."""
+        for begun in (False, True):
+            line = Line()
+            line.root.waits = True
+            line.send(GET + b"\r\n")
+            request = line.channel.requests[0]
+            if begun:
+                request.write(b"x")
+            line.site.census.drain()
+            self.assertFalse(line.wire.disconnecting)
+            request.finish()
+            self.assertTrue(line.wire.disconnecting)
+            self.assertEqual(b"Connection: close" in line.wire.value(), not begun)
+
+    def test_who_is_turned_away_is_told_to_the_owner_once_a_minute(self) -> None:
+        """Whoever attacks must not fill the log."""
+        first = Line(DoorLimits(max_connections=1))
+        with capturedLogs() as events:
+            for _ in range(3):
+                Line(site=first.site)
+            first.clock.advance(60)
+            Line(site=first.site)
+        warnings = [event for event in events if event["log_level"] is LogLevel.warn]
+        self.assertEqual([event["client"] for event in warnings], ["192.0.2.1"] * 2)
+
     def test_an_idle_connection_is_closed_after_a_minute(self) -> None:
         """Nobody holds a place for nothing."""
         line = Line()
         line.clock.advance(61)
         self.assertTrue(line.wire.disconnecting)
+
+    def test_a_request_that_drips_is_closed_after_a_minute(self) -> None:
+        """Head and form count from the first byte; a request that came in time starts the minute anew."""
+        for data in (GET + b"X: " + b"x" * 50, b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 99\r\n\r\n"):
+            line = Line()
+            line.clock.advance(50)
+            line.send(GET + b"\r\n")
+            line.clock.advance(50)
+            line.send(data)
+            for _ in range(5):
+                line.clock.advance(11)
+                line.send(b"x")
+            self.assertFalse(line.wire.disconnecting)
+            line.clock.advance(6)
+            self.assertTrue(line.wire.disconnecting)
+
+
+class NegotiationTests(SynchronousTestCase):
+    """What a TLS door offers."""
+
+    def test_only_http_1_1_is_offered(self) -> None:
+        """A client that was offered h2 would speak it, whatever else is installed here."""
+        self.patch(http, "H2_ENABLED", True)
+        self.assertEqual(Line().site.acceptableProtocols(), [b"http/1.1"])
 
 
 class PersistenceTests(SynchronousTestCase):

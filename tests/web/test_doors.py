@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import socket
 import tempfile
 from functools import partial
 from typing import Any, cast
 
+from attrs import frozen
 from twisted.internet import tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
@@ -19,10 +22,29 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from txociproxy.bodies import IFileTransport
-from txociproxy.web.doors import check_listen, door
+from txociproxy.web.doors import check_listen, door, place_of
 from txociproxy.web.ports import FileServer, UnixFileServer, send_files
+
+
+@implementer(IListeningPort)
+@frozen
+class _Port:
+    """A port that is somewhere."""
+
+    address: IAddress
+
+    def startListening(self) -> None:
+        """It does already."""
+
+    def stopListening(self) -> None:
+        """It is no real one."""
+
+    def getHost(self) -> IAddress:
+        """Say where."""
+        return self.address
 
 
 class ListenTests(SynchronousTestCase):
@@ -50,6 +72,32 @@ class ListenTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         self.successResultOf(door(reactor, "unix:/run/ociproxy.sock").listen(Factory()))
         self.assertEqual(reactor.unixServers[0][0], "/run/ociproxy.sock")
+
+    def test_a_socket_that_a_killed_process_left_is_no_obstacle(self) -> None:
+        """One that somebody listens on is not taken away, nor is any other file."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "s")
+            endpoint = door(MemoryReactorClock(), f"unix:{path}")
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(path)
+                other.listen()
+                self.successResultOf(endpoint.listen(Factory()))
+                self.assertTrue(os.path.exists(path))
+            self.successResultOf(endpoint.listen(Factory()))
+            self.assertFalse(os.path.exists(path))
+            pathlib.Path(path).touch()
+            self.successResultOf(endpoint.listen(Factory()))
+            self.assertTrue(os.path.exists(path))
+
+    def test_a_place_is_told_in_the_words_of_the_option(self) -> None:
+        """What is logged can be typed."""
+        for address, words in (
+            (IPv4Address("TCP", "127.0.0.1", 8080), "127.0.0.1:8080"),
+            (IPv6Address("TCP", "::1", 8080), "[::1]:8080"),
+            (UNIXAddress("/run/x.sock"), "unix:/run/x.sock"),
+        ):
+            self.assertEqual(place_of(_Port(address)), words)
+            check_listen(words)
 
     def test_without_ipv6_a_port_listens_on_ipv4(self) -> None:
         """A kernel without IPv6 is no reason not to start."""

@@ -114,6 +114,24 @@ class ServingTests(SynchronousTestCase):
         self.registry.cache.verdict = serve(DATA, headers=(("X-Note", "from upstream"),))
         self.assertEqual(self.registry.get(BLOB).get("X-Note"), "from upstream")
 
+    def test_kept_fields_that_must_not_be_replayed_are_not(self) -> None:
+        """G1: whatever stands in a sidecar, the content is served, and as one answer."""
+        registry = Registry()
+        odd = (("a b", "c"), ("", "d"), ("X-Two", "e\r\nf: g"), ("X-Far", "\u2603"))
+        denied = (("Transfer-Encoding", "chunked"), ("Content-Length", "1"), ("WWW-Authenticate", "Basic"))
+        registry.cache.verdict = serve(DATA, headers=(*odd, *denied, ("X-Kept", "h")))
+        answer = registry.get(BLOB)
+        self.assertEqual((answer.status, answer.body, answer.get("X-Kept")), (200, DATA, "h"))
+        for name in ("X-Two", "X-Far", "Transfer-Encoding", "WWW-Authenticate"):
+            self.assertIsNone(answer.get(name))
+
+    def test_a_head_that_cannot_be_sent_lets_go_of_the_body(self) -> None:
+        """An error of ours keeps no file open."""
+        body = ClosingBody(DATA, promised=1)
+        self.registry.cache.verdict = serve(DATA, body=body, cache_control="\u2603")
+        self.registry.ask("GET", BLOB)
+        self.assertEqual((body.closed, len(self.flushLoggedErrors(UnicodeEncodeError))), (1, 1))
+
     def test_a_body_of_unknown_length_is_chunked(self) -> None:
         """HTTP/1.1 needs no length."""
         body = UnknownBody(DATA, promised=1)
@@ -342,6 +360,30 @@ class RelayTests(SynchronousTestCase):
         registry = Registry(public_url="https://cache.public.example")
         registry.cache.verdict = Relay(401, (), b"")
         self.assertIn('realm="https://cache.public.example/v2/_token/docker.io"', str(registry.get(TAG).headers))
+
+    def test_an_error_without_a_body_gets_the_one_of_the_spec(self) -> None:
+        """The upstream answered a HEAD; docker takes an empty body for a broken registry."""
+        registry = Registry()
+        for path, status, code in (
+            (BLOB, 404, "BLOB_UNKNOWN"),
+            (TAG, 404, "MANIFEST_UNKNOWN"),
+            ("/v2/library/alpine/tags/list", 404, "NAME_UNKNOWN"),
+            (TAG, 403, "DENIED"),
+            (TAG, 401, "UNAUTHORIZED"),
+            (TAG, 429, "TOOMANYREQUESTS"),
+            (TAG, 500, "UNAVAILABLE"),
+        ):
+            registry.cache.verdict = Relay(status, (("Content-Type", "text/html"), ("Retry-After", "7")), b"")
+            answer = registry.get(path)
+            self.assertEqual((answer.status, answer.error(), answer.get("Retry-After")), (status, code, "7"))
+            self.assertEqual(registry.ask("HEAD", path).get("Content-Type"), "text/html")
+
+    def test_an_outage_is_told_with_the_namespace_that_was_asked(self) -> None:
+        """B1: whoever asked for one is answered for it."""
+        registry = Registry()
+        registry.cache.verdict = UpstreamUnreachable("no connection")
+        answer = registry.get(f"{TAG}?ns=docker.io")
+        self.assertEqual((answer.status, answer.get("OCI-Namespace")), (502, "docker.io"))
 
     def test_a_head_says_the_length_of_the_get(self) -> None:
         """A relayed HEAD has no body of its own."""

@@ -7,14 +7,15 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.address import UNIXAddress
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, capturedLogs, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
 from tests.web.doubles import Line, Registry, client, serve
 from txociproxy.bodies import CHUNK_BYTES, Lent
 from txociproxy.interfaces import Relay
-from txociproxy.oci.errors import BodyLost
+from txociproxy.oci.errors import BodyLost, OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest
 from txociproxy.web.access import client_address
 from txociproxy.web.channel import CUT_S
@@ -230,6 +231,34 @@ class LogTests(StreamCase):
             "duration": "0.000",
         }
         self.assertEqual({name: event[name] for name in expected}, expected)
+
+    def test_what_is_no_pull_has_no_outcome(self) -> None:
+        """A good ping is no error."""
+        with capturedLogs() as events:
+            Registry().get("/healthz")
+        self.assertEqual([(event["status"], event["outcome"]) for event in events if "status" in event], [(200, None)])
+
+    def test_a_line_says_why_there_was_no_content(self) -> None:
+        """The answer says so too, but its client is somebody else's."""
+        self.begin(None)
+        for error, reason in (
+            (UpstreamUnreachable("http://reg: connection refused"), "UNAVAILABLE: http://reg: connection refused"),
+            (OCIError("TOOMANYREQUESTS", "later", status=503), "TOOMANYREQUESTS: later"),
+        ):
+            self.events.clear()
+            self.registry.cache.verdict = error
+            self.registry.get("/v2/a/b/manifests/3")
+            self.assertEqual(self.events[0]["reason"], reason)
+
+    def test_a_client_that_left_before_its_answer_got_no_status(self) -> None:
+        """Least of all 200, which Twisted begins with."""
+        self.begin(None).hang_up()
+        self.events.clear()
+        self.registry.cache.waiting = Deferred()
+        line = Line(site=DoorSite(self.registry.root, self.registry.clock, Census(DoorLimits())))
+        line.send(b"GET /v2/a/b/manifests/3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        line.hang_up()
+        self.assertEqual([(event["status"], event["ended"]) for event in self.events], [(None, "left")])
 
     def test_an_odd_request_id_is_not_taken(self) -> None:
         """A6: what a client writes there is its own affair."""

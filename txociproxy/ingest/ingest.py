@@ -13,7 +13,7 @@ What must not
   when the hash or the spool is ``outstanding_bytes`` behind; a spool that makes no progress for ``spool_stall_s``
   while bytes wait for it is dropped, and the readers live on from the window.
 * Without a spool the window is all there is: it follows the fastest reader.  Slower ones may hold upstream back for
-  ``laggard_s`` together; then what they still need is let go and they are cut.
+  ``laggard_s`` together; then what they still need is let go and they are cut.  What a dead spool holds stays readable.
 * Memory stays bounded: a chunk leaves the window once it is both flushed and ``window_bytes`` behind the tip.
 
 What was rejected: a queue per reader (memory grows with readers), the slowest client setting the pace (law 3),
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
@@ -36,50 +36,17 @@ from zope.interface import implementer
 
 from txociproxy.bodies import Lent
 from txociproxy.ingest.arrival import Arrival, refuse
+from txociproxy.ingest.holding import Holding, stopped
+from txociproxy.ingest.limits import TAIL_BYTES as TAIL_BYTES
+from txociproxy.ingest.limits import IngestLimits as IngestLimits
+from txociproxy.ingest.limits import Origin as Origin
+from txociproxy.ingest.pace import Pace
 from txociproxy.ingest.resume import GoOn, Judgement, judge
 from txociproxy.ingest.verdict import Verdict
 from txociproxy.ingest.window import Window
 from txociproxy.interfaces import HeaderList, IBody, IFollower, ISpool, IWorkers
-from txociproxy.oci.errors import BodyLost, UpstreamUnreachable
+from txociproxy.oci.errors import BodyLost, OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Descriptor
-
-TAIL_BYTES = 32 * 1024
-
-
-@frozen
-class IngestLimits:
-    """The bounds of an ingest.
-
-    :ivar tries: attempts in a row that bring no byte, before the body is given up.
-    """
-
-    window_bytes: int = 1024 * 1024
-    tail_bytes: int = TAIL_BYTES
-    outstanding_bytes: int = 8 * 1024 * 1024
-    silence_s: float = 30.0
-    spool_stall_s: float = 5.0
-    laggard_s: float = 2.0
-    commit_s: float = 60.0
-    tries: int = 4
-    backoff_s: float = 0.2
-
-
-@frozen
-class Origin:
-    """Where an arriving body comes from.
-
-    :ivar first_bytes: the offset of its first byte in the content; more than 0 for a relayed range.
-    :ivar end_bytes: the offset of its end; None if upstream did not say.
-    :ivar total_bytes: the length of the whole content, if upstream said.
-    :ivar etag: the entity tag that came with it.
-    :ivar reopen: asks upstream for everything from an offset on.
-    """
-
-    first_bytes: int
-    end_bytes: int | None
-    total_bytes: int | None
-    etag: str | None
-    reopen: Callable[[int], Awaitable[IResponse]]
 
 
 @implementer(IBody)
@@ -89,7 +56,7 @@ class Ingest(Lent):
 
     :ivar descriptor: what it shall be; its size is the upstream's promise.
     :ivar _proof: where the bytes are hashed; None for a relayed range, which cannot be proven.
-    :ivar spool: where it is kept; None or dead means that this pull goes on unkept.
+    :ivar _first_spool: where it is kept; None or dead means that this pull goes on unkept.
     :ivar deserted: called when it goes on for the storage alone.
     :ivar ended: called once, when there is nothing more to do: after the commit, or when it was given up.
     :ivar fate: ``arriving``, ``proven``, ``wrong``, ``lost`` or ``abandoned``.
@@ -102,45 +69,54 @@ class Ingest(Lent):
     _clock: IReactorTime
     _limits: IngestLimits
     _proof: IWorkers | None
-    spool: ISpool | None
+    _first_spool: ISpool | None
     ended: Callable[[Ingest], None]
     over_budget: Callable[[], bool] = field(default=lambda: False)
     deserted: Callable[[Ingest], None] = field(default=lambda _: None)
     fate: str = "arriving"
     kept: bool = False
     resumes: int = 0
-    received_bytes: int = field(init=False)
     verdict: Verdict | None = field(default=None, init=False)
     _end_bytes: int | None = field(init=False)
-    _window: Window = field(init=False)
+    _holding: Holding = field(init=False)
+    _pace: Pace = field(init=False)
     _arrival: Arrival | None = field(default=None, init=False)
     _resuming: Deferred[None] | None = field(default=None, init=False)
     _fruitless: int = field(default=0, init=False)
-    _stall: IDelayedCall | None = field(default=None, init=False)
-    _laggards: IDelayedCall | None = field(default=None, init=False)
+    _glance: IDelayedCall | None = field(default=None, init=False)
     _commit_timer: IDelayedCall | None = field(default=None, init=False)
-    _flushed_before: int = field(default=0, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
-    _dead_spool: ISpool | None = field(default=None, init=False)
     _told_ended: bool = field(default=False, init=False)
 
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self.received_bytes = self._origin.first_bytes
+        window, clock, limits = Window(self._origin.first_bytes), self._clock, self._limits
         self._end_bytes = self._origin.end_bytes
-        self._window = Window(self._origin.first_bytes)
+        self._holding = Holding(
+            window, self._first_spool, clock, limits.spool_stall_s, self._spool_dropped, self._look_and_tell
+        )
+        self._pace = Pace(self._holding, limits, clock, self.over_budget, self._leave_laggards)
         if self._proof is not None:
-            self.verdict = Verdict(self.descriptor.digest, self._proof, self._pace)
-        if self.spool is not None:
-            self.spool.follow(self._spooled)
+            self.verdict = Verdict(self.descriptor.digest, self._proof, self._look)
 
     # --- what readers see
 
     @property
+    def spool(self) -> ISpool | None:
+        """Where it is kept; None means that this pull goes on unkept."""
+        return self._holding.spool
+
+    @property
+    def received_bytes(self) -> int:
+        """How far it has come."""
+        return self._holding.received_bytes
+
+    @property
     def size_bytes(self) -> int | None:
         """See :attr:`IBody.size_bytes`."""
-        return self.received_bytes if self.fate == "proven" else self._end_bytes
+        # No bytes have no tail to hold back: that there are none is told with the verdict.
+        return self.received_bytes if self.fate == "proven" else self._end_bytes or None
 
     @property
     def released_bytes(self) -> int:
@@ -152,42 +128,38 @@ class Ingest(Lent):
 
     def can_serve(self, offset_bytes: int) -> bool:
         """Whether a reader that begins at ``offset_bytes`` will find everything from there on."""
-        if self.fate not in ("arriving", "proven"):
-            return False
-        holder = self.spool or self._dead_spool
-        flushed_bytes = holder.flushed_bytes if holder is not None else 0
-        return offset_bytes >= self._window.start_bytes or flushed_bytes >= self._window.start_bytes
+        return self.fate in ("arriving", "proven") and self._holding.can_serve(offset_bytes)
 
     def read_at(self, offset_bytes: int, max_bytes: int) -> bytes:
         """See :meth:`IBody.read_at`."""
         count = self._readable(offset_bytes, max_bytes)
-        if count == 0:
-            return b""
-        data = self._window.read_at(offset_bytes, count)
-        holder = self.spool or self._dead_spool
-        if data or holder is None or offset_bytes >= holder.flushed_bytes:
-            if not data and offset_bytes < self._window.start_bytes:
-                raise BodyLost("these bytes were let go before this reader came to them")
-            return data
-        return holder.read_at(offset_bytes, count)
+        return self._holding.read_at(offset_bytes, count) if count else b""
 
     def extent_at(self, offset_bytes: int, max_bytes: int) -> tuple[int, int] | None:
         """See :meth:`IBody.extent_at`."""
         count = self._readable(offset_bytes, max_bytes)
-        holder = self.spool or self._dead_spool
-        if count == 0 or holder is None or offset_bytes >= holder.flushed_bytes:
-            return None
-        return holder.extent_at(offset_bytes, count)
+        return self._holding.extent_at(offset_bytes, count) if count else None
 
     def _readable(self, offset_bytes: int, max_bytes: int) -> int:
         if self.fate not in ("arriving", "proven"):
             raise BodyLost(f"the body is {self.fate}")
+        self._look_soon()
         return max(0, min(max_bytes, self.released_bytes - offset_bytes))
+
+    def follow(self, follower: IFollower) -> None:
+        """See :meth:`IBody.follow`; it may begin further on than was promised."""
+        Lent.follow(self, follower)
+        self._look_soon()
 
     def unfollow(self, follower: IFollower) -> None:
         """See :meth:`IBody.unfollow`; the pace may depend on who is left."""
         Lent.unfollow(self, follower)
-        self._pace()
+        self._look()
+
+    def close(self) -> None:
+        """See :meth:`IBody.close`; the pace may depend on who is left."""
+        Lent.close(self)
+        self._look()
 
     @property
     def lonely(self) -> bool:
@@ -197,7 +169,7 @@ class Ingest(Lent):
     @property
     def held_bytes(self) -> int:
         """How much memory its window takes."""
-        return self._window.size_bytes
+        return self._holding.memory_bytes
 
     @property
     def left_bytes(self) -> float:
@@ -205,10 +177,10 @@ class Ingest(Lent):
         return float("inf") if self._end_bytes is None else self._end_bytes - self.received_bytes
 
     def _let_go(self) -> None:
-        if self.fate == "arriving" and self.spool is None:
+        if self._told_ended:
+            self._holding.close()
+        elif self.fate == "arriving" and self.spool is None:
             self._give_up("abandoned")
-        elif self._told_ended:
-            self._close_spools()
         elif self.fate == "arriving":
             self.deserted(self)
 
@@ -234,7 +206,7 @@ class Ingest(Lent):
         """Receive from this response."""
         self._arrival = Arrival(self._clock, self._limits.silence_s, self._took, self._goodbye, skip_bytes)
         self._arrival.begin(response)
-        self._pace()
+        self._look()
 
     def _took(self, data: bytes) -> None:
         if self._end_bytes is not None:
@@ -242,13 +214,11 @@ class Ingest(Lent):
         if not data:
             return
         self._fruitless = 0
-        self._window.append(data)
-        self.received_bytes += len(data)
+        self._holding.remember(data)
         if self.verdict is not None:
             self.verdict.feed(data)
-        if self.spool is not None:
-            self.spool.write(data)
-        self._pace()
+        self._holding.keep(data)
+        self._look()
         if self.received_bytes == self._end_bytes:
             self._complete()
         if self.fate == "arriving":
@@ -258,29 +228,28 @@ class Ingest(Lent):
         self._arrival = None
         if self.fate != "arriving":
             return
-        nothing_promised = self._end_bytes == self._origin.first_bytes
-        if nothing_promised or (clean and self._end_bytes is None):
-            self._complete()
-        if self.received_bytes == self._end_bytes:
+        if self.received_bytes == self._end_bytes or (clean and self._end_bytes is None):
             # Everything promised is here: however the connection ended, the digest decides.
+            self._complete()
             return
         resuming = Deferred.fromCoroutine(self._resume()).addErrback(self._resume_failed)
         if not resuming.called:
             self._resuming = resuming
 
     async def _resume(self) -> None:
-        while self._fruitless < self._limits.tries:
+        while self.fate == "arriving" and self._fruitless < self._limits.tries:
             self._fruitless += 1
             self.resumes += 1
             if self._fruitless > 1:
                 await deferLater(self._clock, self._limits.backoff_s * 2 ** (self._fruitless - 2))
             try:
                 response = await self._origin.reopen(self.received_bytes)
-            except UpstreamUnreachable:
+            except (UpstreamUnreachable, OCIError):
                 continue
             judgement = judge(response, self.received_bytes, self._origin.total_bytes, self._origin.etag)
-            if isinstance(judgement, GoOn):
+            if self.fate == "arriving" and isinstance(judgement, GoOn):
                 self._resuming = None
+                self._learn(judgement.total_bytes)
                 self.begin(response, judgement.skip_bytes)
                 return
             refuse(response)
@@ -291,12 +260,19 @@ class Ingest(Lent):
             if judgement is Judgement.DIFFERENT:
                 break
         self._resuming = None
-        self._give_up("lost")
+        if self.fate == "arriving":
+            self._give_up("lost")
+
+    def _learn(self, total_bytes: int | None) -> None:
+        """Take the length from an answer, where the first one did not say."""
+        if self._end_bytes is None and total_bytes is not None and total_bytes >= self.received_bytes:
+            self._end_bytes = total_bytes
+            self._origin = evolve(self._origin, total_bytes=total_bytes)
 
     def _resume_failed(self, failure: Failure) -> None:
         self._resuming = None
         if self.fate == "arriving":
-            if not failure.check(CancelledError, UpstreamUnreachable):
+            if not failure.check(CancelledError):
                 self.log.failure("could not resume {digest}", failure, digest=str(self.descriptor.digest))
             self._give_up("lost")
 
@@ -322,10 +298,9 @@ class Ingest(Lent):
             self._give_up("wrong")
             return
         self.fate = "proven"
-        self._quiet()
         self._hang_up()
-        self._commit()
         self._tell()
+        self._commit()
 
     def _commit(self) -> None:
         spool = self.spool
@@ -333,31 +308,28 @@ class Ingest(Lent):
             self._over()
             return
         descriptor = Descriptor(self.descriptor.digest, self.received_bytes, self.descriptor.media_type)
-        self._pace()
         d = Deferred.fromCoroutine(_await(spool.commit(descriptor, self.headers, self.namespace)))
         self._commit_timer = self._clock.callLater(self._limits.commit_s, self._commit_stalled)
         d.addCallbacks(self._committed, self._uncommitted)
 
     def _commit_stalled(self) -> None:
         self._commit_timer = None
-        self._drop_spool(f"publishing took more than {self._limits.commit_s} s")
+        self._holding.drop(f"publishing took more than {self._limits.commit_s} s")
         self._over()
 
     def _committed(self, _: None) -> None:
         self.kept = True
+        self._holding.trim(self.received_bytes)  # from now on it is like a hit
         self._over()
 
     def _uncommitted(self, failure: Failure) -> None:
-        self._drop_spool(failure.getErrorMessage())
+        self._holding.drop(failure.getErrorMessage())
         self._over()
 
     def _give_up(self, fate: str) -> None:
         self.fate = fate
-        self._quiet()
         self._hang_up()
-        for spool in (self.spool, self._dead_spool):
-            if spool is not None:
-                spool.abandon()
+        self._holding.abandon()
         self._over()
         self._tell()
 
@@ -369,17 +341,13 @@ class Ingest(Lent):
     def _over(self) -> None:
         if not self._told_ended:
             self._told_ended = True
-            self._quiet()
-            self._commit_timer = _stop(self._commit_timer)
+            self._holding.watch(False)
+            self._commit_timer = stopped(self._commit_timer)
             self.ended(self)
         self._settle()
 
-    def _close_spools(self) -> None:
-        for spool in (self.spool, self._dead_spool):
-            if spool is not None:
-                spool.close()
-
     def _hang_up(self) -> None:
+        self._glance = stopped(self._glance)
         arrival, self._arrival = self._arrival, None
         if arrival is not None and self.received_bytes == self._end_bytes:
             # Its own goodbye comes in this turn, and leaves a connection that can be used again.
@@ -389,23 +357,44 @@ class Ingest(Lent):
         resuming, self._resuming = self._resuming, None
         if resuming is not None:
             resuming.cancel()
+        self._look()
 
     # --- the spool, and the pace
 
-    def _spooled(self) -> None:
-        """The spool has flushed something, has read pages in, or has died."""
-        spool = self.spool
-        if spool is not None and spool.failure is not None:
-            self._drop_spool(str(spool.failure))
-        self._pace()
+    def _look(self) -> None:
+        """See what memory may let go, and whether upstream has to wait."""
+        self._holding.watch(not self._told_ended)
+        needs = [follower.offset_bytes for follower in self._followers]
+        if self._promised:
+            needs.append(self._origin.first_bytes)
+        if self._arrival is None:
+            self._pace.rest(needs)
+            return
+        unhashed_bytes = self.verdict.pending_bytes if self.verdict is not None else 0
+        if self._pace.must_wait(needs, self.released_bytes, unhashed_bytes):
+            self._arrival.pause()
+        else:
+            self._arrival.resume()
+
+    def _look_soon(self) -> None:
+        """Look when a reader that goes on has told its new place, if it is a reader that upstream waits for."""
+        waits = self._arrival is not None and self._arrival.paused
+        if waits and self.spool is None and self._glance is None:
+            self._glance = self._clock.callLater(0, self._glanced)
+
+    def _glanced(self) -> None:
+        self._glance = None
+        self._look()
+
+    def _look_and_tell(self) -> None:
+        self._look()
         Lent._tell(self)
 
-    def _drop_spool(self, why: str) -> None:
-        spool, self.spool = self.spool, None
-        if spool is None:
-            return
-        self._dead_spool = spool
-        spool.abandon()
+    def _leave_laggards(self) -> None:
+        self.log.info("readers too slow for memory are cut: {digest}", digest=str(self.descriptor.digest))
+        self._look_and_tell()
+
+    def _spool_dropped(self, spool: ISpool, why: str) -> None:
         self.log.warn(
             "storage lost {digest} after {flushed_bytes} of {size_bytes} bytes, the pull goes on unkept: {reason}",
             digest=str(self.descriptor.digest),
@@ -413,75 +402,9 @@ class Ingest(Lent):
             size_bytes=self._end_bytes,
             reason=why,
         )
-        if self.fate == "arriving" and not self._followers and not self._promised:
+        if self.lonely:
             self._give_up("abandoned")
-
-    def _spool_stalled(self) -> None:
-        self._stall = None
-        if self.spool is not None:
-            if self.spool.flushed_bytes == self._flushed_before:
-                self._drop_spool(f"no progress for {self._limits.spool_stall_s} s")
-            self._pace()
-            Lent._tell(self)
-
-    def _pace(self) -> None:
-        """Decide whether upstream is to wait, and what the window may let go."""
-        self._watch_spool()
-        hold = self.verdict is not None and self.verdict.pending_bytes > self._limits.outstanding_bytes
-        if self.spool is not None:
-            waiting_bytes = self.received_bytes - self.spool.flushed_bytes
-            over = waiting_bytes > self._limits.window_bytes and self.over_budget()
-            hold = hold or over or waiting_bytes > self._limits.outstanding_bytes
-            self._window.trim(min(self.spool.flushed_bytes, self.received_bytes - self._limits.window_bytes))
-        else:
-            hold = self._pace_by_readers() or hold
-        if self._arrival is not None:
-            self._arrival.pause() if hold else self._arrival.resume()
-
-    def _pace_by_readers(self) -> bool:
-        dead_bytes = self._dead_spool.flushed_bytes if self._dead_spool is not None else 0
-        needs = [self._origin.first_bytes] if self._promised else []
-        needs += [max(follower.offset_bytes, dead_bytes) for follower in self._followers]
-        needs = [need for need in needs if need >= self._window.start_bytes]
-        slowest, fastest = (min(needs), max(needs)) if needs else (self.received_bytes, self.received_bytes)
-        self._window.trim(min(slowest, self.received_bytes - self._limits.window_bytes))
-        hold = self.received_bytes - slowest > self._limits.window_bytes
-        only_laggards = hold and fastest >= self.released_bytes - self._limits.window_bytes // 2
-        self._watch_laggards(only_laggards)
-        return hold
-
-    def _watch_spool(self) -> None:
-        spool = self.spool
-        waits = spool is not None and spool.flushed_bytes < self.received_bytes and not self._told_ended
-        if spool is not None and waits and self._stall is None:
-            self._flushed_before = spool.flushed_bytes
-            self._stall = self._clock.callLater(self._limits.spool_stall_s, self._spool_stalled)
-        elif not waits:
-            self._stall = _stop(self._stall)
-
-    def _watch_laggards(self, needed: bool) -> None:
-        if needed and self._laggards is None and self.fate == "arriving":
-            self._laggards = self._clock.callLater(self._limits.laggard_s, self._leave_laggards)
-        elif not needed:
-            self._laggards = _stop(self._laggards)
-
-    def _leave_laggards(self) -> None:
-        self._laggards = None
-        self.log.info("readers too slow for memory are cut: {digest}", digest=str(self.descriptor.digest))
-        self._window.trim(self.received_bytes - self._limits.window_bytes // 2)
-        self._pace()
-        Lent._tell(self)
-
-    def _quiet(self) -> None:
-        self._stall, self._laggards = _stop(self._stall), _stop(self._laggards)
 
 
 async def _await(awaitable: Awaitable[None]) -> None:
     await awaitable
-
-
-def _stop(call: IDelayedCall | None) -> IDelayedCall | None:
-    """Cancel a timer that may have run already; what is left is no timer."""
-    if call is not None and call.active():
-        call.cancel()
-    return None

@@ -41,7 +41,7 @@ class Verdict:
 
     def feed(self, data: bytes) -> None:
         """Take the next chunk."""
-        if not self._batches.busy and len(data) <= INLINE_BYTES:
+        if not self._batches.busy and not self._batches.pending_bytes and len(data) <= INLINE_BYTES:
             self._hasher.update(data)
         else:
             self._batches.add(data)

@@ -64,8 +64,3 @@ def accept_field(cls: AcceptClass) -> str:
     if cls == EVERYTHING:
         return ", ".join((*MANIFEST_TYPES, "*/*"))
     return ", ".join(sorted(cls))
-
-
-def class_key(cls: AcceptClass) -> str:
-    """Return a text that is the same for equal classes; ``accept_class([text])`` gives the class back."""
-    return ",".join(sorted(cls))

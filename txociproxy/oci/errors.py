@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 
 # distribution-spec, "Error Codes", with the status that its text and its conformance suite expect.  UNAVAILABLE is
@@ -25,6 +26,14 @@ CODES: Mapping[str, int] = MappingProxyType(
         "UNAVAILABLE": 502,
     }
 )
+
+
+def reason_phrase(status: int) -> str:
+    """Return the words behind a status in a status line; Twisted's own table ends before 429."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
 
 
 class TxOCIProxyError(Exception):

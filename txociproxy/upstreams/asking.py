@@ -119,4 +119,4 @@ def _life_s(expires_in: object) -> float:
     """Return the seconds that a token lives; ``issued_at`` is another machine's clock and does not count."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not expires_in > 0:
         return DEFAULT_LIFE_S
-    return min(float(expires_in), MAX_LIFE_S)
+    return float(min(expires_in, MAX_LIFE_S))

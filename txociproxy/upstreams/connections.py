@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web._newclient import (  # private: the pool makes its protocols from here, and offers no other hook
@@ -30,6 +30,7 @@ MAX_HEADER_LINE_BYTES = 128 * 1024
 MAX_HEADER_BYTES = 256 * 1024
 # Shorter than most servers keep an idle connection, else the next request meets a closed one.
 IDLE_CONNECTION_S = 45
+CLOSING_S = 5.0
 
 
 class _HangUp(TransportProxyProducer):
@@ -52,6 +53,7 @@ class UpstreamProtocol(HTTP11ClientProtocol):
         super().__init__(quiescentCallback)  # type: ignore[no-untyped-call]
         self._pool = pool
         self._head_bytes = 0
+        self._abort: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Be known to the pool."""
@@ -75,11 +77,23 @@ class UpstreamProtocol(HTTP11ClientProtocol):
         if self._parser is not None and self._parser.state not in (BODY, DONE):
             self._head_bytes += len(bytes)
             if self._head_bytes > MAX_HEADER_BYTES:
-                self._giveUp(Failure(ParseError("more header fields than anybody needs", b"")))  # type: ignore[no-untyped-call]
+                self._giveUp(Failure(ParseError("more header fields than anybody needs", b"")))
+
+    def _giveUp(self, reason: Failure) -> None:
+        """Close; under TLS Twisted waits for a peer that need not answer, and here not for long."""
+        super()._giveUp(reason)  # type: ignore[no-untyped-call]
+        self.end_soon()
+
+    def end_soon(self) -> None:
+        """Abort a connection that is being closed, if its peer does not let go of it."""
+        if self in self._pool.open and self._abort is None:
+            self._abort = self._pool.clock.callLater(CLOSING_S, cast(Any, self.transport).abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Be forgotten by the pool."""
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self._abort is not None and self._abort.active():
+            self._abort.cancel()
         self._pool.closed(self)
 
 
@@ -104,6 +118,7 @@ class UpstreamPool(HTTPConnectionPool):
         super().__init__(reactor, persistent=True)  # type: ignore[no-untyped-call]
         self.maxPersistentPerHost = max_idle
         self.cachedConnectionTimeout = IDLE_CONNECTION_S
+        self.clock: IReactorTime = reactor
         self.open: set[UpstreamProtocol] = set()
         self._leaving: list[Deferred[None]] = []
         self._stopped = False
@@ -111,6 +126,11 @@ class UpstreamPool(HTTPConnectionPool):
     # Private in Twisted: a class attribute that is called with exactly these two.
     def _factory(self, quiescentCallback: Any, metadata: str) -> _ProtocolFactory:  # type: ignore[override]
         return _ProtocolFactory(quiescentCallback, metadata, self)
+
+    # Private in Twisted: closes a connection that has been idle for too long.
+    def _removeConnection(self, key: tuple[bytes, bytes, int], connection: UpstreamProtocol) -> None:
+        super()._removeConnection(key, connection)  # type: ignore[no-untyped-call]
+        connection.end_soon()
 
     def opened(self, connection: UpstreamProtocol) -> None:
         """Know a new connection; one that was on its way when all was stopped is ended."""

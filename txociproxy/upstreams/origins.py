@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from attrs import frozen
 
@@ -35,18 +35,26 @@ class Origin:
         if default_port is None:
             raise ValueError("not an http:// or https:// URL")
         if "@" in parts.netloc:
-            raise ValueError("a URL with a user or password in it is not taken")
+            raise ValueError("a URL with a user or password in it, which is not taken")
         host = (parts.hostname or "").removesuffix(".")
         if not host:
             raise ValueError("a URL without a host")
-        port = default_port if parts.port is None else parts.port
-        if port == 0:
-            raise ValueError("port 0 is no port")
-        return cls(parts.scheme, host, port)
+        return cls(parts.scheme, host, _port(parts) or default_port)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + ("" if (self.scheme, self.port) in _DEFAULT_PORTS else f":{self.port}")
+
+
+def _port(parts: SplitResult) -> int | None:
+    """Return the port that stands in a URL."""
+    try:
+        port = parts.port
+    except ValueError:  # its text repeats what stands there, which may be a piece of a password
+        port = 0
+    if port == 0:
+        raise ValueError("a URL with a port that is none")
+    return port
 
 
 def base_url(url: str) -> str:
@@ -56,6 +64,8 @@ def base_url(url: str) -> str:
     """
     Origin.of(url)
     parts = urlsplit(url)
+    if "@" in url:
+        raise ValueError("a URL with an @, which looks like a password")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise ValueError("a URL with a query or a fragment cannot be a registry")
     return url.rstrip("/").removesuffix("/v2")

@@ -30,8 +30,11 @@ SHIPPED_URLS: Mapping[str, str] = MappingProxyType(
 MAX_DURATION_S = 3600.0
 MAX_CONNECTIONS = 4096
 
-# A password in a URL is refused, and must not be shown while that is said.
-_USERINFO = re.compile(r"//[^/@\s'\"]*@")
+# A password in a URL is refused, and must not be shown while that is said.  Whoever put it there may have put any
+# character into it, a slash, a quote or an @ as well, so that nothing before the last @ is safe to show.
+_USERINFO = re.compile(r".*@", re.DOTALL)
+# RFC 3986 §3.2.2, with a port if need be; as the door takes them.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def _text(value: object) -> str:
@@ -47,6 +50,13 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list of texts")
     return tuple(_text(item) for item in value)
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = _texts(value)
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise ValueError("must be hosts as clients name them, for example [cache-hub.example.com]")
+    return hosts
 
 
 def _urls(value: object) -> tuple[str, ...]:
@@ -102,7 +112,7 @@ _READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "namespace": _text,
         "urls": _urls,
-        "hosts": _texts,
+        "hosts": _hosts,
         "listen": _text,
         "library": _flag,
         "dotted_repositories": _flag,
@@ -168,8 +178,13 @@ def _read(where: str, key: object, value: object) -> object:
         raise ValueError(f"{where}.{key}: {_shown(repr(value))} {_as_clause(str(error))}") from None
 
 
+def without_userinfo(value: object) -> str:
+    """Return a value as text that may be shown, without what could be a password."""
+    return _USERINFO.sub("...@", str(value))
+
+
 def _shown(value: object) -> str:
-    return _USERINFO.sub("//***@", str(value))[:256]
+    return without_userinfo(value)[:256]
 
 
 def _as_clause(text: str) -> str:

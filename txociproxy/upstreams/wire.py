@@ -6,7 +6,7 @@ from collections import deque
 from typing import Literal
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -14,7 +14,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
+from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.failures import explained
+from txociproxy.upstreams.origins import Origin
 
 
 @frozen
@@ -99,6 +102,12 @@ class Wire:
         """
         exchange = Deferred.fromCoroutine(self._exchange(outgoing))
         expired_s: float | None = None
+        has_left = False
+
+        def leave(_: object) -> None:
+            nonlocal has_left
+            has_left = True
+            exchange.cancel()
 
         def expire(deadline_s: float = max(budget.left_s, 0.0)) -> None:
             nonlocal expired_s
@@ -107,10 +116,14 @@ class Wire:
 
         timer = self._clock.callLater(max(budget.left_s, 0.0), expire)
         started_s = self._clock.seconds()
+        waiter: Deferred[IResponse] = Deferred(leave)
+        exchange.addBoth(waiter.callback)
         try:
-            return await exchange
+            return _sane(await waiter, outgoing.url)
         except Exception as error:
-            # Cancelled by somebody else is told apart in there: it comes in many forms.
+            if has_left:
+                # It shows in many forms, also as a name without address; none of them is the upstream's fault.
+                raise CancelledError from None
             raise explained(error, outgoing.url, expired_s) from None
         finally:
             budget.spend(self._clock.seconds() - started_s)
@@ -138,6 +151,20 @@ class Wire:
         for name, value in (("User-Agent", self._user_agent), ("Accept-Encoding", "identity"), *outgoing.headers):
             headers.addRawHeader(name, value)
         return headers
+
+
+def _sane(response: IResponse, url: str) -> IResponse:
+    """Return an answer that may be passed on.
+
+    Clients take 1xx for the announcement of another answer, and 304 for news about what *they* have: we never ask
+    with a condition (RULES E6).
+
+    :raises UpstreamUnreachable: it is none.
+    """
+    if not 200 <= response.code <= 599 or response.code == 304:
+        discard(response)
+        raise UpstreamUnreachable(f"{Origin.of(url)} answered with status {response.code}, which makes no sense here")
+    return response
 
 
 @implementer(IResponse)

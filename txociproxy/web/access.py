@@ -34,6 +34,7 @@ class Visit:
 
     :ivar kind: what was asked, once it is known.
     :ivar namespace: the upstream it was routed to.
+    :ivar reason: what its client was told instead of content.
     :ivar repository: as the upstream names it; as the client did, until it is routed.
     """
 
@@ -45,6 +46,7 @@ class Visit:
     repository: str | None = None
     reference: str | None = None
     kind: str | None = None
+    reason: str | None = None
     client: str = field(init=False)
     _began_s: float = field(init=False)
     _over: bool = False
@@ -76,8 +78,10 @@ class Visit:
             "namespace": self.namespace,
             "repository": self.repository,
             "reference": self.reference,
-            "status": request.code,
-            "outcome": self.outcome or "error",
+            # A client that left before its answer began got none.
+            "status": request.code if request.startedWriting or how == "finished" else None,
+            "outcome": self.outcome or (None if self.kind is None else "error"),
+            "reason": self.reason,
             "bytes": request.sentLength,
             "duration": f"{self._clock.seconds() - self._began_s:.3f}",
             "client": self.client,

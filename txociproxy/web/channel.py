@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel, Request
+from twisted.web.http import HTTPChannel, Request
 
 from txociproxy.oci.errors import OCIError
-from txociproxy.web.heads import check_field, check_head, form_too_large, malformed
+from txociproxy.web.access import client_address
+from txociproxy.web.heads import check_field, check_head, form_too_large, malformed, refusal
 
 if TYPE_CHECKING:
     from txociproxy.web.site import DoorSite
@@ -45,6 +46,7 @@ class Channel(HTTPChannel):
     site: DoorSite
     transport: Any
     _buffer: bytes
+    _busyReceiving: bool
     _networkProducer: Any
 
     _abortingCall: IDelayedCall | None = None
@@ -56,6 +58,7 @@ class Channel(HTTPChannel):
         """Take a place in the site's census, or refuse when it is full."""
         super().connectionMade()
         if not self.site.census.enter(self):
+            self.site.tell_full(self)
             error = OCIError("TOOMANYREQUESTS", "too many connections", status=503, headers=(("Retry-After", "1"),))
             self.refuse(error)
 
@@ -71,9 +74,15 @@ class Channel(HTTPChannel):
             self._swallow(data)
             return
         super().dataReceived(data)
-        # What is left is a line without its end; a line feed in it is a bare one.
-        if self.line_mode and b"\n" in self._buffer:
+        # What is left is a line without its end; a line feed in it is a bare one.  An answer that is given at once
+        # comes back here with the requests behind it, which the outer call has still to read.
+        if self.line_mode and not self._busyReceiving and b"\n" in self._buffer:
             self.refuse(malformed("a line ends without CR"))
+
+    def resetTimeout(self) -> None:
+        """Count from the first byte of a request: one byte now and then would hold a place for ever."""
+        if not self.requests and not self._buffer:
+            super().resetTimeout()
 
     def lineReceived(self, line: bytes) -> None:
         """Refuse what hides another line, and folded lines (RFC 9112, sections 2.2 and 5.2)."""
@@ -151,6 +160,13 @@ class Channel(HTTPChannel):
         self._abort_after(CLOSING_S)
         super().loseConnection()
 
+    def end_after_answer(self) -> None:
+        """Take no request after the one that is here, and say so if there is still time."""
+        self.persistent = False
+        request = self.requests[-1]
+        if not request.startedWriting:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+
     def cut_short(self) -> None:
         """Close in the middle of a body; a client that takes nothing is aborted soon, since all is lost anyway."""
         self._abort_after(CUT_S)
@@ -172,31 +188,17 @@ class Channel(HTTPChannel):
         if self._lingering:
             return
         self._lingering = True
+        self._log.debug("refused", status=error.status, reason=error.message, client=client_address(self.getPeer()))
         self.setRawMode()
         # A paused producer would keep the transport from closing; and input must flow to be swallowed.
         self._networkProducer.unregisterProducer()
         self._networkProducer.resumeProducing()
-        self.transport.write(self._refusal(error))
+        self.transport.write(refusal(error, with_body=getattr(self, "_command", b"") != b"HEAD"))
         if ITCPTransport.providedBy(self.transport) and not self.isSecure():
             self.transport.loseWriteConnection()
             self.setTimeout(LINGER_S)
         else:
             self.loseConnection()
-
-    def _refusal(self, error: OCIError) -> bytes:
-        """Print a whole answer."""
-        body = error.to_json()
-        fields = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-            ("Docker-Distribution-Api-Version", "registry/2.0"),
-            *error.headers,
-        ]
-        reason = RESPONSES.get(error.status, b"Refused").decode("ascii")
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        sent = b"" if getattr(self, "_command", b"") == b"HEAD" else body
-        return f"HTTP/1.1 {error.status} {reason}\r\n{head}\r\n".encode("ascii") + sent
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Refuse what Twisted's parser refuses, in our words."""

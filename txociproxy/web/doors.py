@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
+import stat
 from typing import Any, Final, cast
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.address import IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
@@ -54,7 +56,8 @@ def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     if address is not None:
         return _at(reactor, text, address)
     if text.startswith("unix:/") and ":" not in text[len("unix:") :]:
-        return UNIXServerEndpoint(reactor, text[len("unix:") :], backlog=BACKLOG)
+        path = text[len("unix:") :]
+        return SocketEndpoint(path, UNIXServerEndpoint(reactor, path, backlog=BACKLOG))
     try:
         return serverFromString(reactor, text)  # type: ignore[no-any-return, unused-ignore]
     except Exception as error:  # a parser of any plugin may raise anything
@@ -77,6 +80,16 @@ def _port(text: str, digits: str) -> int:
     if len(digits) > 5 or port > 65535:
         raise ValueError(f'cannot listen on "{text}": a port is at most 65535')
     return port
+
+
+def place_of(port: IListeningPort) -> str:
+    """Return where a port listens, in an option's words; port 0 has become a real one."""
+    address = port.getHost()
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    return f"{address.host}:{address.port}" if isinstance(address, IPv4Address) else str(address)
 
 
 @implementer(IStreamServerEndpoint)
@@ -116,6 +129,37 @@ def _only_ipv6(port: Any) -> bool:
     """Say whether this socket refuses IPv4 (``net.ipv6.bindv6only``)."""
     listening = getattr(port, "socket", None)
     return listening is not None and bool(listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class SocketEndpoint:
+    """Listens on a Unix socket; one that a killed process has left behind is no obstacle.
+
+    Twisted can guard a socket by a lock file with a process id in it, but ids repeat in containers.
+    """
+
+    _path: str
+    _endpoint: IStreamServerEndpoint
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen, in place of nobody."""
+        if _is_orphan(self._path):
+            os.unlink(self._path)
+        return self._endpoint.listen(protocolFactory)
+
+
+def _is_orphan(path: str) -> bool:
+    """Say whether this is a socket on which nobody listens; a local connect is answered at once."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return stat.S_ISSOCK(os.lstat(path).st_mode)
+        except OSError:
+            pass  # nothing there, not ours, or busy: whoever listens will say
+    return False
 
 
 @implementer(IListeningPort)

@@ -11,7 +11,7 @@ from typing import Final
 
 from twisted.web.http_headers import Headers
 
-from txociproxy.oci.errors import OCIError
+from txociproxy.oci.errors import OCIError, reason_phrase
 from txociproxy.oci.requests import TokenAsk, parse
 
 MAX_FORM_BYTES: Final = 64 * 1024
@@ -93,6 +93,21 @@ def _check_write(method: bytes, target: bytes) -> OCIError | None:
     if isinstance(asked, TokenAsk):
         return None
     return OCIError("UNSUPPORTED", "this registry is read-only", headers=(("Allow", "GET, HEAD"),))
+
+
+def refusal(error: OCIError, with_body: bool) -> bytes:
+    """Print a whole answer for a request that is never handed on."""
+    body = error.to_json()
+    fields = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+        ("Docker-Distribution-Api-Version", "registry/2.0"),
+        *error.headers,
+    ]
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    line = f"HTTP/1.1 {error.status} {reason_phrase(error.status)}\r\n"
+    return f"{line}{head}\r\n".encode("ascii") + (body if with_body else b"")
 
 
 def form_too_large() -> OCIError:

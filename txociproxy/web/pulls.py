@@ -9,7 +9,7 @@ from twisted.web.server import Request
 
 from txociproxy.interfaces import Ask, Kind, Pull, Redirect, Relay, Serve
 from txociproxy.oci.accept import EVERYTHING
-from txociproxy.oci.errors import OCIError
+from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.oci.names import Digest, Reference
 from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList
 from txociproxy.upstreams.table import Route, UpstreamTable
@@ -24,7 +24,16 @@ from txociproxy.web.asking import (
     wanted_range,
 )
 from txociproxy.web.authorization import Reception
-from txociproxy.web.replies import Circumstances, error_reply, listing_reply, redirect_reply, relay_reply, serve_plan
+from txociproxy.web.replies import (
+    Circumstances,
+    as_oci_error,
+    error_reply,
+    in_words,
+    listing_reply,
+    redirect_reply,
+    relay_reply,
+    serve_plan,
+)
 from txociproxy.web.sending import Reply, send_reply
 from txociproxy.web.settings import WebSettings
 from txociproxy.web.streaming import Streams
@@ -57,8 +66,12 @@ class Pulls:
                 send_reply(request, await self._listing(request, visit, target, route, around))
             else:
                 await self._pull(request, visit, target, route, around)
-        except OCIError as error:
-            send_reply(request, error_reply(error, around))
+        except TxOCIProxyError as error:
+            told = as_oci_error(error)
+            if told is None:
+                raise
+            visit.reason = str(told)
+            send_reply(request, error_reply(told, around))
 
     async def _listing(
         self, request: Request, visit: Visit, target: TagList | Referrers, route: Route, around: Circumstances
@@ -74,6 +87,8 @@ class Pulls:
             path, accept = f"referrers/{target.digest}", _REFERRERS_TYPE
         relay = await self._cache.listing(route.namespace, route.repository, path, target.query, credentials, accept)
         visit.outcome = relay.outcome
+        if request.method == b"GET":
+            relay = in_words(relay, "NAME_UNKNOWN")
         return listing_reply(relay, around, f"/v2/{target.name}/{path}")
 
     async def _pull(
@@ -118,4 +133,6 @@ def _unless_known(relay: Relay, request: Request, ask: Ask, around: Circumstance
     """Pass on an answer; one that was asked as a HEAD in place of a GET has no body to pass on."""
     if relay.status == 200 and ask.method == "HEAD" and request.method == b"GET":
         return Reply(304, (*around.made, ("ETag", f'"{ask.pull.reference}"')))
+    if request.method == b"GET":
+        relay = in_words(relay, "BLOB_UNKNOWN" if ask.pull.kind == "blob" else "MANIFEST_UNKNOWN")
     return relay_reply(relay, around)

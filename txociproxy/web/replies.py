@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from txociproxy.interfaces import HeaderList, Redirect, Relay, Serve
-from txociproxy.oci.errors import OCIError
-from txociproxy.oci.headers import etag, etag_matches, listed, relayed, rewrite_link
+from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
+from txociproxy.oci.headers import etag, etag_matches, kept, listed, relayed, rewrite_link
 from txociproxy.oci.ranges import ByteRange, RangeSpec
 from txociproxy.web.sending import Reply
 
@@ -53,6 +53,19 @@ class Plan:
     length_bytes: int | None = None
 
 
+def as_oci_error(error: Exception) -> OCIError | None:
+    """Return what a client is told of an error; None for one that nobody expected."""
+    if isinstance(error, OCIError):
+        return error
+    if isinstance(error, UpstreamUnreachable):
+        return OCIError("UNAVAILABLE", str(error), status=504 if error.timed_out else 502)
+    if isinstance(error, BodyLost):
+        return OCIError("UNAVAILABLE", "the upstream's content was lost on its way", status=502)
+    if isinstance(error, StorageUnavailable):
+        return OCIError("UNAVAILABLE", "the storage cannot be used now", status=503)
+    return None
+
+
 def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
     """Answer with an error in the spec's form (distribution-spec, "Error Codes")."""
     made = (VERSION_FIELD,) if around is None else around.made
@@ -65,6 +78,22 @@ def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
 def relay_reply(relay: Relay, around: Circumstances) -> Reply:
     """Pass on what the upstream said, with the fields that may pass (RULES E11)."""
     return _relay(relay, relayed(relay.headers), around)
+
+
+def in_words(relay: Relay, unknown: str) -> Relay:
+    """Give an error without a body the one of the spec; docker reads it to know whether to go on.
+
+    There is none when the upstream had to answer a HEAD, which costs less, for a client's GET.
+
+    :param unknown: the code of a 404.
+    """
+    if relay.body or relay.status < 400:
+        return relay
+    code = {401: "UNAUTHORIZED", 403: "DENIED", 404: unknown, 429: "TOOMANYREQUESTS"}.get(relay.status, "UNAVAILABLE")
+    about_body = ("content-type", "content-encoding", "content-range")
+    fields = tuple(field for field in relay.headers if field[0].lower() not in about_body)
+    body = OCIError(code, f"the upstream answers with status {relay.status}").to_json()
+    return evolve(relay, headers=(*fields, ("Content-Type", "application/json")), body=body)
 
 
 def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
@@ -119,7 +148,8 @@ def serve_plan(serve: Serve, around: Circumstances, is_blob: bool) -> Plan | Rep
         return Reply(304, about)
     if serve.unsatisfiable_total_bytes is not None:
         return _unsatisfiable(serve.unsatisfiable_total_bytes, around)
-    content = (*serve.headers, ("Content-Type", serve.descriptor.media_type), *about)
+    # Judged when they were kept; a sidecar may be older than the table, or somebody has written in it (RULES G1).
+    content = (*kept(serve.headers), ("Content-Type", serve.descriptor.media_type), *about)
     if is_blob:
         content = (*content, ("Accept-Ranges", "bytes"))
     size_bytes = serve.descriptor.size_bytes if serve.body is None else serve.body.size_bytes

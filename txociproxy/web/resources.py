@@ -16,13 +16,13 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
+from txociproxy.oci.errors import OCIError
 from txociproxy.oci.requests import Health, Ping, Target, TokenAsk, parse
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import listener_of
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls
-from txociproxy.web.replies import error_reply
+from txociproxy.web.replies import as_oci_error, error_reply
 from txociproxy.web.sending import Reply, channel_of, cut, send_reply
 from txociproxy.web.tokens import TokenEndpoint
 
@@ -90,14 +90,15 @@ class Root(Resource):
         except CancelledError:
             raise
         except Exception as error:
-            self._refuse(request, error)
+            self._refuse(request, visit, error)
 
-    def _refuse(self, request: Request, error: Exception) -> None:
+    def _refuse(self, request: Request, visit: Visit, error: Exception) -> None:
         """Send an error; if a body has begun, end it visibly."""
         told = as_oci_error(error)
         if told is None:
             self._log.failure("an answer failed", Failure(error))
             told = OCIError("UNAVAILABLE", "something went wrong here; the log says what", status=500)
+        visit.reason = str(told)
         if channel_of(request) is None:
             return
         if request.startedWriting:
@@ -122,16 +123,3 @@ def _leave(visit: Visit, answering: Awaitable[None]) -> None:
     """The client has gone before its answer was over."""
     cast("Deferred[None]", answering).cancel()
     visit.end("left")
-
-
-def as_oci_error(error: Exception) -> OCIError | None:
-    """Return what a client is told of an error; None for one that nobody expected."""
-    if isinstance(error, OCIError):
-        return error
-    if isinstance(error, UpstreamUnreachable):
-        return OCIError("UNAVAILABLE", str(error), status=504 if error.timed_out else 502)
-    if isinstance(error, BodyLost):
-        return OCIError("UNAVAILABLE", "the upstream's content was lost on its way", status=502)
-    if isinstance(error, StorageUnavailable):
-        return OCIError("UNAVAILABLE", "the storage cannot be used now", status=503)
-    return None

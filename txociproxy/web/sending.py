@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IPushProducer
-from twisted.web.http import RESPONSES
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from txociproxy.bodies import IFileTransport
 from txociproxy.interfaces import HeaderList
+from txociproxy.oci.errors import reason_phrase
 from txociproxy.web.channel import Channel
 
 
@@ -33,7 +33,7 @@ class Reply:
 
 def put_head(request: Request, status: int, headers: HeaderList) -> None:
     """Set status and fields; they leave with the first byte of the body, or when it ends."""
-    request.setResponseCode(status, RESPONSES.get(status, b"Unknown"))
+    request.setResponseCode(status, reason_phrase(status).encode("ascii"))
     for name, value in headers:
         request.responseHeaders.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web import server
 from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
@@ -20,6 +21,7 @@ from txociproxy.web.channel import Channel
 from txociproxy.web.heads import MAX_FORM_BYTES
 
 IDLE_S: Final = 60
+FULL_EVERY_S: Final = 60.0
 
 
 @frozen
@@ -69,7 +71,9 @@ class Census:
         """Close what is idle, and everything else after the answer that it is getting."""
         self.draining = True
         for channel in list(self._clients):
-            if not channel.requests:
+            if channel.requests:
+                channel.end_after_answer()
+            else:
                 channel.loseConnection()
 
 
@@ -121,12 +125,15 @@ class DoorSite(server.Site):
     noisy = False
     requestFactory = DoorRequest
     protocol = Channel  # type: ignore[assignment]
+    # ``log`` is a method of Twisted's own.
+    _doors_log = Logger(namespace="txociproxy.doors")
 
     def __init__(self, resource: IResource, clock: IReactorTime, census: Census, listener: str | None = None) -> None:
         super().__init__(resource, timeout=IDLE_S, reactor=clock, parsePOSTFormSubmission=False)
         self.census = census
         self.listener = listener
         self._date = (-1, b"")
+        self._told_full_s = -FULL_EVERY_S
 
     def beside(self, listener: str) -> DoorSite:
         """Return the same site for a listener that an upstream claims (RULES B2); places are counted together."""
@@ -138,6 +145,21 @@ class DoorSite(server.Site):
         if self._date[0] != now_s:
             self._date = (now_s, datetimeToString(now_s))
         return self._date[1]
+
+    def tell_full(self, channel: Channel) -> None:
+        """Say that somebody was turned away, now and then only: whoever attacks would fill the log."""
+        now_s = self.reactor.seconds()
+        if now_s - self._told_full_s >= FULL_EVERY_S:
+            self._told_full_s = now_s
+            self._doors_log.warn(
+                "too many connections; see max_connections and max_connections_per_client",
+                client=client_address(channel.getPeer()),
+                connections=self.census.connections,
+            )
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer what a channel speaks; Twisted offers h2 as soon as it finds the package for it."""
+        return [b"http/1.1"]
 
     def startFactory(self) -> None:
         """Open no log file and start no clock of one."""

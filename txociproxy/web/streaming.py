@@ -67,7 +67,11 @@ class Streams:
         if channel_of(request) is None:
             body.close()
             return
-        put_head(request, plan.status, plan.headers)
+        try:
+            put_head(request, plan.status, plan.headers)
+        except BaseException:
+            body.close()
+            raise
         if plan.length_bytes is not None:
             request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % plan.length_bytes])
         sink = RequestSink(request, partial(_sorry, around=around))

@@ -1,0 +1,46 @@
+"""What bounds an ingest, and where its body comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+from twisted.web.iweb import IResponse
+
+TAIL_BYTES = 32 * 1024
+
+
+@frozen
+class IngestLimits:
+    """The bounds of an ingest.
+
+    :ivar tries: attempts in a row that bring no byte, before the body is given up.
+    """
+
+    window_bytes: int = 1024 * 1024
+    tail_bytes: int = TAIL_BYTES
+    outstanding_bytes: int = 8 * 1024 * 1024
+    silence_s: float = 30.0
+    spool_stall_s: float = 5.0
+    laggard_s: float = 2.0
+    commit_s: float = 60.0
+    tries: int = 4
+    backoff_s: float = 0.2
+
+
+@frozen
+class Origin:
+    """Where an arriving body comes from.
+
+    :ivar first_bytes: the offset of its first byte in the content; more than 0 for a relayed range.
+    :ivar end_bytes: the offset of its end; None if upstream did not say.
+    :ivar total_bytes: the length of the whole content, if upstream said.
+    :ivar etag: the entity tag that came with it.
+    :ivar reopen: asks upstream for everything from an offset on.
+    """
+
+    first_bytes: int
+    end_bytes: int | None
+    total_bytes: int | None
+    etag: str | None
+    reopen: Callable[[int], Awaitable[IResponse]]
