@@ -10,7 +10,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import PotentialDataLoss
 
 from tests.doubles import BodyTransport, InlineWorkers, ManualWorkers
-from tests.ingest.scene import KIB, LIMITS, OUTSTANDING, STALL_S, TAIL, WINDOW, Client, Scene, ScriptedSpool, content_of
+from tests.ingest.scene import (
+    KIB,
+    LIMITS,
+    OUTSTANDING,
+    STALL_S,
+    TAIL,
+    WINDOW,
+    Client,
+    Scene,
+    ScriptedSpool,
+    content_of,
+    partial,
+)
 from txociproxy.oci.errors import BodyLost
 
 SIZE = 512 * KIB
@@ -206,6 +218,23 @@ class IndependenceTests(SynchronousTestCase):
             scene.clock.advance(1.0)
         self.assertEqual((client.how, client.got == scene.content, scene.ingest.kept), ("finished", True, False))
         self.assertEqual((scene.resumed_at, scene.timers), ([], 0))
+
+    def test_an_upstream_that_is_resumed_waits_if_it_had_to_wait_before(self) -> None:
+        """Breaking off is no way round a reader who is behind."""
+        scene = Scene.of(SIZE, spool=None, by_hand=True).begin()
+        client = scene.client(capacity=KIB)
+        scene.pour()
+        received_bytes = scene.ingest.received_bytes
+        scene.break_off()
+        scene.response = partial(scene.content, received_bytes)
+        scene.response.body, scene.response.ends = b"", False
+        assert scene.pending is not None
+        scene.pending.callback(scene.response)
+        self.assertTrue(scene.paused)
+        client.drain_all()
+        scene.clock.advance(0)
+        self.assertFalse(scene.paused)
+        scene.ingest.abandon()
 
     def test_without_a_spool_a_promise_holds_the_start_for_two_seconds_only(self) -> None:
         """Somebody was given the body and has not begun: the others wait for him as for a laggard."""

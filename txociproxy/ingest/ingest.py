@@ -25,27 +25,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import define, evolve, field
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from txociproxy.bodies import Lent
-from txociproxy.ingest.arrival import Arrival, refuse
 from txociproxy.ingest.holding import Holding, stopped
 from txociproxy.ingest.limits import TAIL_BYTES as TAIL_BYTES
 from txociproxy.ingest.limits import IngestLimits as IngestLimits
 from txociproxy.ingest.limits import Origin as Origin
 from txociproxy.ingest.pace import Pace
-from txociproxy.ingest.resume import GoOn, Judgement, judge
+from txociproxy.ingest.source import Source
 from txociproxy.ingest.verdict import Verdict
 from txociproxy.ingest.window import Window
 from txociproxy.interfaces import HeaderList, IBody, IFollower, ISpool, IWorkers
-from txociproxy.oci.errors import BodyLost, OCIError, UpstreamUnreachable
+from txociproxy.oci.errors import BodyLost
 from txociproxy.oci.names import Descriptor
 
 
@@ -75,14 +73,10 @@ class Ingest(Lent):
     deserted: Callable[[Ingest], None] = field(default=lambda _: None)
     fate: str = "arriving"
     kept: bool = False
-    resumes: int = 0
     verdict: Verdict | None = field(default=None, init=False)
-    _end_bytes: int | None = field(init=False)
+    _source: Source = field(init=False)
     _holding: Holding = field(init=False)
     _pace: Pace = field(init=False)
-    _arrival: Arrival | None = field(default=None, init=False)
-    _resuming: Deferred[None] | None = field(default=None, init=False)
-    _fruitless: int = field(default=0, init=False)
     _glance: IDelayedCall | None = field(default=None, init=False)
     _commit_timer: IDelayedCall | None = field(default=None, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
@@ -92,7 +86,9 @@ class Ingest(Lent):
 
     def __attrs_post_init__(self) -> None:
         window, clock, limits = Window(self._origin.first_bytes), self._clock, self._limits
-        self._end_bytes = self._origin.end_bytes
+        self._source = Source(
+            self._origin, clock, limits, lambda: window.end_bytes, self._look, self._took, self._complete, self._lose
+        )
         self._holding = Holding(
             window, self._first_spool, clock, limits.spool_stall_s, self._spool_dropped, self._look_and_tell
         )
@@ -113,17 +109,22 @@ class Ingest(Lent):
         return self._holding.received_bytes
 
     @property
+    def resumes(self) -> int:
+        """How often upstream was asked for the rest."""
+        return self._source.resumes
+
+    @property
     def size_bytes(self) -> int | None:
         """See :attr:`IBody.size_bytes`."""
         # No bytes have no tail to hold back: that there are none is told with the verdict.
-        return self.received_bytes if self.fate == "proven" else self._end_bytes or None
+        return self.received_bytes if self.fate == "proven" else self._source.end_bytes or None
 
     @property
     def released_bytes(self) -> int:
         """How far readers may go: all, or all but the tail while there is no verdict."""
         if self.fate == "proven" or self.verdict is None:
             return self.received_bytes
-        end_bytes = self.received_bytes if self._end_bytes is None else self._end_bytes
+        end_bytes = self.received_bytes if self._source.end_bytes is None else self._source.end_bytes
         return max(self._origin.first_bytes, min(self.received_bytes, end_bytes - self._limits.tail_bytes))
 
     def can_serve(self, offset_bytes: int) -> bool:
@@ -174,7 +175,7 @@ class Ingest(Lent):
     @property
     def left_bytes(self) -> float:
         """How much is still to come; endless if upstream did not say."""
-        return float("inf") if self._end_bytes is None else self._end_bytes - self.received_bytes
+        return float("inf") if self._source.end_bytes is None else self._source.end_bytes - self.received_bytes
 
     def _let_go(self) -> None:
         if self._told_ended:
@@ -202,84 +203,29 @@ class Ingest(Lent):
 
     # --- what comes from upstream
 
-    def begin(self, response: IResponse, skip_bytes: int = 0) -> None:
+    def begin(self, response: IResponse) -> None:
         """Receive from this response."""
-        self._arrival = Arrival(self._clock, self._limits.silence_s, self._took, self._goodbye, skip_bytes)
-        self._arrival.begin(response)
-        self._look()
+        self._source.begin(response)
 
     def _took(self, data: bytes) -> None:
-        if self._end_bytes is not None:
-            data = data[: self._end_bytes - self.received_bytes]
-        if not data:
-            return
-        self._fruitless = 0
         self._holding.remember(data)
         if self.verdict is not None:
             self.verdict.feed(data)
         self._holding.keep(data)
         self._look()
-        if self.received_bytes == self._end_bytes:
+        if self.received_bytes == self._source.end_bytes:
             self._complete()
         if self.fate == "arriving":
             self._tell()
 
-    def _goodbye(self, clean: bool) -> None:
-        self._arrival = None
-        if self.fate != "arriving":
-            return
-        if self.received_bytes == self._end_bytes or (clean and self._end_bytes is None):
-            # Everything promised is here: however the connection ended, the digest decides.
-            self._complete()
-            return
-        resuming = Deferred.fromCoroutine(self._resume()).addErrback(self._resume_failed)
-        if not resuming.called:
-            self._resuming = resuming
-
-    async def _resume(self) -> None:
-        while self.fate == "arriving" and self._fruitless < self._limits.tries:
-            self._fruitless += 1
-            self.resumes += 1
-            if self._fruitless > 1:
-                await deferLater(self._clock, self._limits.backoff_s * 2 ** (self._fruitless - 2))
-            try:
-                response = await self._origin.reopen(self.received_bytes)
-            except (UpstreamUnreachable, OCIError):
-                continue
-            judgement = judge(response, self.received_bytes, self._origin.total_bytes, self._origin.etag)
-            if self.fate == "arriving" and isinstance(judgement, GoOn):
-                self._resuming = None
-                self._learn(judgement.total_bytes)
-                self.begin(response, judgement.skip_bytes)
-                return
-            refuse(response)
-            if judgement is Judgement.COMPLETE:
-                self._resuming = None
-                self._complete()
-                return
-            if judgement is Judgement.DIFFERENT:
-                break
-        self._resuming = None
-        if self.fate == "arriving":
-            self._give_up("lost")
-
-    def _learn(self, total_bytes: int | None) -> None:
-        """Take the length from an answer, where the first one did not say."""
-        if self._end_bytes is None and total_bytes is not None and total_bytes >= self.received_bytes:
-            self._end_bytes = total_bytes
-            self._origin = evolve(self._origin, total_bytes=total_bytes)
-
-    def _resume_failed(self, failure: Failure) -> None:
-        self._resuming = None
-        if self.fate == "arriving":
-            if not failure.check(CancelledError):
-                self.log.failure("could not resume {digest}", failure, digest=str(self.descriptor.digest))
-            self._give_up("lost")
-
     # --- how it ends
 
+    def _lose(self) -> None:
+        if self.fate == "arriving":
+            self._give_up("lost")
+
     def _complete(self) -> None:
-        self._end_bytes = self.received_bytes
+        self._source.end_bytes = self.received_bytes
         if self.verdict is None:
             self._judged(True)
         else:
@@ -348,15 +294,7 @@ class Ingest(Lent):
 
     def _hang_up(self) -> None:
         self._glance = stopped(self._glance)
-        arrival, self._arrival = self._arrival, None
-        if arrival is not None and self.received_bytes == self._end_bytes:
-            # Its own goodbye comes in this turn, and leaves a connection that can be used again.
-            self._clock.callLater(0, arrival.stop)
-        elif arrival is not None:
-            arrival.stop()
-        resuming, self._resuming = self._resuming, None
-        if resuming is not None:
-            resuming.cancel()
+        self._source.stop()
         self._look()
 
     # --- the spool, and the pace
@@ -367,19 +305,15 @@ class Ingest(Lent):
         needs = [follower.offset_bytes for follower in self._followers]
         if self._promised:
             needs.append(self._origin.first_bytes)
-        if self._arrival is None:
+        if not self._source.is_open:
             self._pace.rest(needs)
             return
         unhashed_bytes = self.verdict.pending_bytes if self.verdict is not None else 0
-        if self._pace.must_wait(needs, self.released_bytes, unhashed_bytes):
-            self._arrival.pause()
-        else:
-            self._arrival.resume()
+        self._source.pause(self._pace.must_wait(needs, self.released_bytes, unhashed_bytes))
 
     def _look_soon(self) -> None:
         """Look when a reader that goes on has told its new place, if it is a reader that upstream waits for."""
-        waits = self._arrival is not None and self._arrival.paused
-        if waits and self.spool is None and self._glance is None:
+        if self._source.is_paused and self.spool is None and self._glance is None:
             self._glance = self._clock.callLater(0, self._glanced)
 
     def _glanced(self) -> None:
@@ -399,7 +333,7 @@ class Ingest(Lent):
             "storage lost {digest} after {flushed_bytes} of {size_bytes} bytes, the pull goes on unkept: {reason}",
             digest=str(self.descriptor.digest),
             flushed_bytes=spool.flushed_bytes,
-            size_bytes=self._end_bytes,
+            size_bytes=self._source.end_bytes,
             reason=why,
         )
         if self.lonely:
