@@ -13,7 +13,7 @@ FS_ROOT ?= $(CURDIR)/var/cache
 CONFIG ?=
 
 # What the file says stands, unless the same is said on make's command line: `make run CONFIG=file PORT=9000`.
-in_file = $(if $(CONFIG),$(shell grep -E '^$(1)[[:space:]]*:' '$(CONFIG)'))
+in_file = $(if $(CONFIG),$(shell grep -E '^$(1)[[:space:]]*:' '$(CONFIG)' 2>/dev/null))
 said = $(filter command line,$(foreach name,$(1),$(origin $(name))))
 option = $(if $(and $(call in_file,$(2)),$(if $(call said,$(4)),,yes)),,--$(1) '$(3)')
 RUN_OPTIONS = $(if $(CONFIG),--config '$(CONFIG)') \

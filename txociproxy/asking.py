@@ -16,6 +16,8 @@ from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.entry import Entry
 
 MAX_RELAYED_BYTES = 1024 * 1024  # RULES E11
+# A small body that drips is never silent, and would hold its client and its connection as long as it likes.
+SMALL_BODY_S = 60.0
 
 
 class Registry(Protocol):
@@ -58,12 +60,18 @@ class Asking:
     async def relay(self, response: IResponse, max_bytes: int = MAX_RELAYED_BYTES) -> Relay:
         """Read an answer whole, to be passed on.
 
-        :raises OCIError: it is longer than ``max_bytes``.
+        A refusal with a longer page than that keeps its status, which is what clients go by.
+
+        :raises OCIError: a good answer is longer than ``max_bytes``.
         """
         try:
-            body = await collect(response, max_bytes, self._clock, self._silence_s)
+            body = await collect(response, max_bytes, self._clock, self._silence_s, SMALL_BODY_S)
         except BodyTooLong as error:
-            raise OCIError("UNAVAILABLE", "the upstream's answer is too long to be passed on") from error
+            if response.code < 400:
+                raise OCIError(
+                    "UNAVAILABLE", "the upstream's answer is too long to be passed on", status=502
+                ) from error
+            body = b""
         return Relay(response.code, fields_of(response), body)
 
     async def as_anybody(

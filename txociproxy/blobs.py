@@ -1,4 +1,4 @@
-"""Blobs that are not kept: one ingest for all who want them (DESIGN: the paths; RULES E1, E2)."""
+"""Blobs that are not kept: one ingest for all who want them (RULES E1, E2)."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ class Ingests:
 
     def places(self, ask: Ask) -> tuple[str, str, str]:
         """Return the keys under which an ingest of this ask takes its place in :attr:`slots`."""
-        return "all", ask.pull.namespace, ask.client
+        # Whoever comes through a Unix socket has no address: a proxy in front of many must not count as one client.
+        return "all", ask.pull.namespace, ask.client if ask.client != "-" else f"unix:{id(ask)}"
 
     def begin(self, ask: Ask, digest: Digest, response: IResponse, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.

@@ -77,8 +77,8 @@ class Listings:
 
     async def _ask(self, key: Key, send: Callable[[], Awaitable[IResponse]]) -> Landed[Relay] | Relay:
         relay = await self._asking.relay(await send(), MAX_LISTING_BYTES)
-        if relay.status != 200:
-            return relay
+        if relay.status != 200 or not relay.body.lstrip().startswith(b"{"):
+            return relay  # a page of a portal, say, that must not be remembered
         self._keep(key, evolve(relay, outcome="hit"))
         return Landed(relay)
 

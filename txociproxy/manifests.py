@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import Asking, fields_of
+from txociproxy.asking import SMALL_BODY_S, Asking, fields_of
 from txociproxy.bodies import MemoryBody, whole
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
@@ -121,7 +121,7 @@ class Manifests:
 
     async def _receive(self, pull: Pull, response: IResponse) -> Manifest | Relay:
         try:
-            data = await collect(response, MAX_MANIFEST_BYTES, self._clock, self._silence_s)
+            data = await collect(response, MAX_MANIFEST_BYTES, self._clock, self._silence_s, SMALL_BODY_S)
         except BodyTooLong as error:
             raise _invalid(f"the upstream's manifest is longer than {MAX_MANIFEST_BYTES} bytes") from error
         header_type = field_of(response, "Content-Type")

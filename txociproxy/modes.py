@@ -1,4 +1,4 @@
-"""The modes: who may have what, and what happens when the upstream is gone (DESIGN: the two modes)."""
+"""The modes: who may have what, and what happens when the upstream is gone."""
 
 from __future__ import annotations
 

@@ -125,9 +125,16 @@ class ListingTests(CacheCase):
         listing = self.core.cache.listing("docker.io", ask.pull.repository, "tags/list", "", ask.credentials, "*/*")
         self.assertEqual(self.failureResultOf(self.later(listing), OCIError).value.status, 502)
 
+    def test_a_page_in_place_of_a_list_is_not_remembered(self) -> None:
+        """A portal on the way answers 200 with HTML."""
+        self.hub_asked.script = lambda _: FakeResponse(200, {"Content-Type": "text/html"}, b"<html>log in</html>")
+        self.list("n=1")
+        self.list("n=1")
+        self.asked("GET tags/list?n=1", "GET tags/list?n=1")
+
     def test_the_least_used_lists_are_forgotten(self) -> None:
         """All together have a bound."""
-        big = FakeResponse(200, {}, b"x" * (4 * 1024 * 1024))
+        big = FakeResponse(200, {}, b"{" + b"x" * (4 * 1024 * 1024 - 1))
         self.hub_asked.script = lambda _: evolve(big)
         for n in range(10):
             self.list(f"n={n}")

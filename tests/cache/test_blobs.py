@@ -1,4 +1,4 @@
-"""Blobs by digest: outcome, bytes, and the exact list of upstream requests (DESIGN §6)."""
+"""Blobs by digest: outcome, bytes, and the exact list of upstream requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError
 
 from tests.cache.house import CacheCase, content, manifest
 from tests.doubles import FakeResponse
-from txociproxy.asking import MAX_RELAYED_BYTES
+from txociproxy.asking import MAX_RELAYED_BYTES, SMALL_BODY_S
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest
 
@@ -82,12 +82,25 @@ class BlobTests(CacheCase):
         self.assertEqual(self.get(self.ask(digest, kind="blob")), ("miss", BIG))
         self.assert_at_rest()
 
-    def test_a_refusal_too_long_to_relay_is_a_502(self) -> None:
-        """And gives its place back."""
+    def test_a_refusal_too_long_to_relay_keeps_its_status(self) -> None:
+        """Clients go by it; the page is left out, and the place given back."""
         digest = self.hub.add(BIG)
         self.hub_asked.script = lambda _: FakeResponse(403, {}, b"x" * (MAX_RELAYED_BYTES + 1))
-        error = self.failureResultOf(self.begin(self.ask(digest, kind="blob")), OCIError).value
-        self.assertEqual((error.code, error.status), ("UNAVAILABLE", 502))
+        relay = self.relayed(self.ask(digest, kind="blob"))
+        self.assertEqual((relay.status, relay.body), (403, b""))
+        self.assert_at_rest()
+
+    def test_a_refusal_that_drips_is_given_up(self) -> None:
+        """It is never silent, and never ends."""
+        digest = self.hub.add(BIG)
+        drip = FakeResponse(404, {}, ends=False)
+        self.hub_asked.script = lambda _: drip
+        asked = self.begin(self.ask(digest, kind="blob"))
+        for _ in range(int(SMALL_BODY_S) + 1):
+            drip.send(b".")
+            self.clock.advance(1)
+        self.failureResultOf(asked, UpstreamUnreachable)
+        self.assertTrue(drip.transport.lost)
         self.assert_at_rest()
 
     def test_a_lost_upstream_is_no_answer(self) -> None:
@@ -176,7 +189,7 @@ class BlobTests(CacheCase):
         self.assert_at_rest()
 
     def test_credentials_that_are_refused_fall_back_to_none(self) -> None:
-        """401 and 403; without credentials nothing is asked twice (DESIGN: the two modes)."""
+        """401 and 403; without credentials nothing is asked twice."""
         digest = self.hub.add(BIG)
         for status in (401, 403):
             self.hub.refuses = {"Basic eA==": status}

@@ -75,6 +75,13 @@ class CapTests(CacheCase):
         self.hub.sent[0].send(self.blobs[0])
         self.assertEqual(self.serve_of(waiting).outcome, "miss")
 
+    def test_clients_without_an_address_are_not_one_client(self) -> None:
+        """Behind a Unix socket stands a proxy of many."""
+        self.caps(per_client=1)
+        for number in range(3):
+            self.start(number, client="-")
+        self.assertEqual(len(self.core.ingests.running), 3)
+
     def test_one_client_at_its_bound_does_not_take_others_along(self) -> None:
         """They wanted the same blob and have places of their own (law 7)."""
         self.caps(per_client=1)

@@ -1,4 +1,4 @@
-"""Manifests by digest: outcome, bytes, and the exact list of upstream requests (DESIGN §6, RULES E3)."""
+"""Manifests by digest: outcome, bytes, and the exact list of upstream requests (RULES E3)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from attrs import evolve, frozen
@@ -38,14 +38,15 @@ class Fault:
 
     def served(self, rng: Random, target: str, content: Content, media_type: str) -> tuple[Served, ...]:
         """Return the targets that do it."""
-        *steps, afterwards = (self._labelled(step) for step in self.script(rng, content.size_bytes))
+        *steps, afterwards = self._labelled(self.script(rng, content.size_bytes))
         if self.is_signed:
             return signed(target, content, steps[0], media_type)
         return (Served(target, content, media_type, tuple(steps), afterwards, needs_token=self.needs_token),)
 
-    def _labelled(self, step: Step) -> Step:
-        """Let the log tell which fault it was."""
-        return step if step == HONEST and self.name != "honest" else _label(step, self.name)
+    def _labelled(self, steps: Sequence[Step]) -> list[Step]:
+        """Let the log tell that the fault has happened: its label is on the step that comes last of it."""
+        last = max((place for place, step in enumerate(steps) if step != HONEST), default=0)
+        return [_label(step, self.name) if place == last else step for place, step in enumerate(steps)]
 
 
 def _label(step: Step, name: str) -> Step:

@@ -19,7 +19,7 @@ from tests.e2e.law_judge import broken_laws, twice_at_once
 from tests.e2e.law_rounds import STORAGE_FAULTS, Round
 from tests.e2e.law_upstream import noted, start_law_upstream
 from tests.e2e.law_wire import Answer, get
-from tests.e2e.processes import Workshop
+from tests.e2e.processes import Workshop, wait_until
 from tests.e2e.proxy import Proxy, start_proxy
 from tests.e2e.scripts import MIB, Content, Served, Upstream
 
@@ -41,6 +41,15 @@ class World:
     hurt: set[str] = field(factory=set)
     rounds: int = 0
     answers: int = 0
+
+    def warm_up(self) -> None:
+        """Pull once and wait for the end, so that everything is open that stays open."""
+        content = Content(MIB, seed=-1)
+        target = f"/v2/library/warm/blobs/{content.digest}"
+        self.upstream.serve(Served(target, content))
+        get(self.proxy.port, target)
+        wait_until(self.content_path(content).exists, 10, "the first blob is kept")
+        self.evict(content)
 
     def play(self, turn: Round) -> None:
         """Let a round happen, judge it, and see that everything heals."""

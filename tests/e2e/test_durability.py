@@ -97,10 +97,10 @@ class DurabilityTests(SynchronousTestCase):
         for number in range(2000, 2012):
             self.assert_answers(proxy, self.blob(number))
         self.assertLess(time.monotonic() - began_s, 40)
+        proxy.process.wait_for(lambda: "goes on unkept" in proxy.process.log(), 20, "the word that nothing is kept")
         began_s = time.monotonic()
         self.assertEqual(proxy.process.stop(15), 0)
         self.assertLess(time.monotonic() - began_s, 12)
-        self.assertIn("goes on unkept", proxy.process.log())
         self.orders.unlink()
         Disk(self.root).storage.prepare("transparent")
         self.assertEqual(assert_store_sound(self.root, is_at_rest=True), [])

@@ -1,6 +1,6 @@
 """A property-based state machine over an Ingest and those around it.
 
-Everything that DESIGN's laws allow to happen may happen here, in any order: chunks of any size, goodbyes, answers to
+Everything that the laws of the core allow to happen may happen here, in any order: chunks of any size, goodbyes, answers to
 the question for the rest, honest and lying; spools that live, lag, hang, die; readers that join, stop, go on, leave;
 hashing that is behind; time.  What must hold is checked after every step, and at the end everybody is gone.
 """

@@ -376,6 +376,7 @@ class RelayTests(SynchronousTestCase):
             registry.cache.verdict = Relay(status, (("Content-Type", "text/html"), ("Retry-After", "7")), b"")
             answer = registry.get(path)
             self.assertEqual((answer.status, answer.error(), answer.get("Retry-After")), (status, code, "7"))
+            self.assertEqual(answer.get("Cache-Control"), "no-store")
             self.assertEqual(registry.ask("HEAD", path).get("Content-Type"), "text/html")
 
     def test_an_outage_is_told_with_the_namespace_that_was_asked(self) -> None:

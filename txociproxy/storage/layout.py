@@ -1,4 +1,4 @@
-"""Where things lie under the root, and the small JSON files beside the content (DESIGN: the disk).
+"""Where things lie under the root, and the small JSON files beside the content.
 
 The paths are made of values that have been parsed, so none of them can leave the root.
 """

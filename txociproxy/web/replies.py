@@ -13,6 +13,8 @@ from txociproxy.oci.ranges import ByteRange, RangeSpec
 from txociproxy.web.sending import Reply
 
 VERSION_FIELD: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+# A 404 may be kept by caches in front of us unless it says otherwise (RFC 9110 §15.1).
+NOT_KEPT: Final = ("Cache-Control", "no-store")
 
 
 @frozen
@@ -71,7 +73,7 @@ def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
     made = (VERSION_FIELD,) if around is None else around.made
     challenge = _challenge(error.status, around)
     body = error.to_json()
-    headers = (("Content-Type", "application/json"), *made, *challenge, *error.headers)
+    headers = (("Content-Type", "application/json"), NOT_KEPT, *made, *challenge, *error.headers)
     return Reply(error.status, headers, body, len(body))
 
 
@@ -113,7 +115,9 @@ def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
 def _relay(relay: Relay, fields: HeaderList, around: Circumstances) -> Reply:
     """Put together a relayed answer."""
     passed = tuple(field for field in fields if field[0].lower() != VERSION_FIELD[0].lower())
-    headers = (*passed, *around.made, ("X-Content-Type-Options", "nosniff"), *_challenge(relay.status, around))
+    not_kept = (NOT_KEPT,) if relay.status >= 400 else ()
+    nosniff = ("X-Content-Type-Options", "nosniff")
+    headers = (*passed, *around.made, nosniff, *not_kept, *_challenge(relay.status, around))
     length_bytes = len(relay.body) if relay.body or around.method == "GET" else relay.content_length
     return Reply(relay.status, headers, relay.body, None if relay.status == 304 else length_bytes)
 
