@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Container
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,6 +41,7 @@ class LawTests(SynchronousTestCase):
         self.shop = Workshop()
         self.addCleanup(self.shop.close)
         self.world = make_world(self.shop)
+        self.known: dict[str, Content] = {}
 
     def test_no_law_is_broken_whatever_happens(self) -> None:
         """Rounds of random clients and faults, until the time is over; then everything is as it was before."""
@@ -56,11 +56,10 @@ class LawTests(SynchronousTestCase):
         self.assert_at_rest(open_before, resident_before)
 
     def play(self) -> None:
-        """Play rounds one after another; the storage is kept small as a sweep would."""
-        kept: list[Content] = []
+        """Play rounds one after another."""
         number, began_s = int(ONLY_ROUND or 0), time.monotonic()
         while not self.world.laws and not self.is_over(time.monotonic() - began_s):
-            self.play_round(number, kept, self.world.storage_faults)
+            self.play_round(number)
             number += 1
             if ONLY_ROUND is not None:
                 break
@@ -76,20 +75,23 @@ class LawTests(SynchronousTestCase):
         expected = {*KINDS, *(fault.name for fault in FAULTS), *world.storage_faults}
         return expected - world.kinds - faults - world.hurt
 
-    def play_round(self, number: int, kept: list[Content], storage_faults: tuple[str, ...]) -> None:
-        """Play one round, and remember what it has left in the storage."""
-        turn = make_round(SEED, number, kept, storage_faults)
-        news = {subject.content.digest: subject.content for subject in turn.subjects if subject.fault is not GONE}
-        self.forget(kept, news)  # the smallest ones come again
+    def play_round(self, number: int) -> None:
+        """Play one round with what the storage holds of earlier ones, and keep the storage small as a sweep would."""
+        turn = make_round(SEED, number, self.kept(), self.world.storage_faults)
+        for subject in turn.subjects:
+            self.known[subject.content.digest] = subject.content
+            if subject.fault is not GONE:
+                self.world.evict(subject.content)  # the smallest ones come again
         self.world.play(turn)
-        kept.extend(content for content in news.values() if self.world.content_path(content).exists())
-        self.forget(kept, {content.digest for content in kept[:-KEPT_AT_MOST]})
-
-    def forget(self, kept: list[Content], digests: Container[str]) -> None:
-        """Take content out of the storage."""
-        for content in [content for content in kept if content.digest in digests]:
+        for content in self.kept()[:-KEPT_AT_MOST]:
             self.world.evict(content)
-            kept.remove(content)
+
+    def kept(self) -> list[Content]:
+        """Return what is on the disk, the oldest first."""
+        paths = [path for path in (self.world.proxy.fs_root / "blobs").glob("*/*/*") if path.suffix != ".json"]
+        paths.sort(key=lambda path: path.stat().st_mtime_ns)
+        digests = [f"{path.parent.parent.name}:{path.name}" for path in paths]
+        return [self.known[digest] for digest in digests if digest in self.known]
 
     def assert_at_rest(self, open_before: int, resident_before: int) -> None:
         """The proxy lives, has let go of what it had open, and its store is sound."""
