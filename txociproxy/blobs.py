@@ -67,12 +67,15 @@ class Blobs:
                 return served
         raise OCIError("UNAVAILABLE", "the upstream's bytes do not have this digest", status=502)
 
+    def arriving(self, namespace: str, digest: Digest) -> Ingest | None:
+        """Return the running download of a blob."""
+        return self._ingests.running.get((namespace, digest))
+
     # --- the whole blob
 
     async def _whole(self, ask: Ask, digest: Digest, until_s: float) -> Serve | Relay | None:
-        first_bytes = ask.range_spec.first or 0 if ask.range_spec is not None else 0
         key = (ask.pull.namespace, digest)
-        ingest, own = self._ingests.find(key, first_bytes), False
+        ingest, own = self._joinable(ask, digest), False
         if ingest is not None:
             ingest.promise()
         else:
@@ -93,6 +96,14 @@ class Blobs:
                 return None
             raise UpstreamUnreachable("the upstream broke off and could not be resumed")
         return self._serve(ingest, "miss" if own else "join")
+
+    def _joinable(self, ask: Ask, digest: Digest) -> Ingest | None:
+        """Return the running download, if it still has what this client reads first."""
+        running = self.arriving(ask.pull.namespace, digest)
+        # No part can be made of what has no length: the answer begins at the start.
+        has_length = running is not None and running.size_bytes is not None
+        first_bytes = ask.range_spec.first or 0 if ask.range_spec is not None and has_length else 0
+        return self._ingests.find((ask.pull.namespace, digest), first_bytes)
 
     async def _fetch(self, ask: Ask, digest: Digest, until_s: float) -> Landed[Ingest] | Relay | OCIError:
         running = self._ingests.running.get((ask.pull.namespace, digest))

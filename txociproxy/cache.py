@@ -74,7 +74,11 @@ class Cache:
     # --- by digest
 
     async def _pull_blob(self, ask: Ask, digest: Digest) -> Answer:
+        arriving = self._blobs.arriving(ask.pull.namespace, digest)
         found = await self._find(ask, digest)
+        if found is None and arriving is not None and arriving.kept:
+            # It was published after we had looked and before we were told: nobody is here to be joined any more.
+            found = await self._find(ask, digest)
         if isinstance(found, Local):
             # A blob has no type of its own, whatever it was when it was fetched.
             found = evolve(found, descriptor=evolve(found.descriptor, media_type="application/octet-stream"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,6 +24,8 @@ from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.upstreams.collect import BodyTooLong, collect
 
 KEEP_S = 30.0  # how long a manifest waits in memory for the disk
+MAX_FRESH_BYTES = 64 * 1024 * 1024  # of all that wait for it
+READ_S = 5.0  # how long a kept one is waited for that has to be read to know its type
 Key = tuple[str, Digest]
 
 
@@ -72,10 +74,12 @@ class Manifests:
         except StorageUnavailable:
             return None
         if not isinstance(found, Local):
-            return None
+            # It may have come while we looked where it was not yet.
+            fresh = self._fresh.get((namespace, digest))
+            return fresh.to_local() if fresh is not None else None
         try:
             media_type = await self._type_of(found)
-        except BodyLost:
+        except (BodyLost, TimeoutError):
             media_type = None
         except BaseException:
             found.body.close()  # the client has left
@@ -154,6 +158,8 @@ class Manifests:
         key = (manifest.namespace, manifest.descriptor.digest)
         if key in self._fresh:
             return True
+        if sum(len(fresh.data) for fresh in self._fresh.values()) + len(manifest.data) > MAX_FRESH_BYTES:
+            return False  # the disk lags: memory is not for what it does not take
         try:
             spool = self._storage.open_spool(manifest.descriptor.digest, len(manifest.data))
         except StorageUnavailable as error:
@@ -185,7 +191,7 @@ class Manifests:
             return None
         if found.descriptor.media_type != "application/octet-stream":
             return found.descriptor.media_type
-        data = await whole(found.body)
+        data = await Deferred.fromCoroutine(whole(found.body)).addTimeout(READ_S, self._clock)
         return await _call(self._hashers, manifest_media_type, data, None)
 
 

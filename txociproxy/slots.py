@@ -63,7 +63,8 @@ class Slots:
             if self.taken[position] <= 0:
                 del self.taken[position]
         for place in list(self._waiting):
-            if self._fits(place[0]):
+            # Whoever is told may give his place back at once, and so tell those behind him.
+            if place in self._waiting and self._fits(place[0]):
                 self._waiting.remove(place)
                 self._take(place[0])
                 place[1].callback(None)

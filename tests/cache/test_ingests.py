@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.cache.house import CacheCase, content
 from tests.cache.troubled import SIZE, TroubledStorage
-from tests.doubles import FakeSink
+from tests.doubles import FakeSink, ManualWorkers
 from txociproxy.assembly import CoreRules
 from txociproxy.ingest.ingest import IngestLimits
 from txociproxy.ingests import IngestCaps
@@ -141,6 +141,21 @@ class CapTests(CacheCase):
         first, second = (response.transport for response in self.hub.sent)
         self.assertEqual((first.paused, second.paused), (False, True))
         storage.spools[1].flush()
+        self.assertFalse(second.paused)
+        self.core.ingests.abandon_all()
+        self.assert_at_rest()
+
+    def test_what_is_not_hashed_yet_counts_too(self) -> None:
+        """It is in memory although the windows have let it go: the disk is faster than the processor."""
+        hashers = ManualWorkers()
+        rules = CoreRules(IngestLimits(window_bytes=10_000), IngestCaps(memory_bytes=100_000))
+        self.build(rules, workers=hashers)
+        for n in range(2):
+            self.start(n)
+            self.hub.sent[n].send(self.blobs[n][:60_000])
+        first, second = (response.transport for response in self.hub.sent)
+        self.assertEqual((first.paused, second.paused), (False, True))
+        hashers.work()
         self.assertFalse(second.paused)
         self.core.ingests.abandon_all()
         self.assert_at_rest()

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+
 from tests.cache.house import MANIFEST_CLASS, CacheCase, content, manifest
+from tests.cache.troubled import TroubledStorage
 from tests.doubles import FakeResponse
-from txociproxy.interfaces import Relay
+from txociproxy.bodies import MemoryBody
+from txociproxy.interfaces import Local, Relay
+from txociproxy.manifests import KEEP_S, MAX_FRESH_BYTES
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.manifests import OCI_INDEX
-from txociproxy.oci.names import Digest
+from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.storage.memory import MemoryStorage
 
 SMALL = content(1000)
 BIG = content(200_000)
 IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@define(eq=False)
+class Stuck(MemoryBody):
+    """A body on a disk that does not answer."""
+
+    closed: bool = field(default=False, kw_only=True)
+
+    def read_at(self, offset_bytes: int, max_bytes: int) -> bytes:
+        """Nothing comes."""
+        return b""
+
+    def _let_go(self) -> None:
+        self.closed = True
+
+
+@define(eq=False)
+class OneBodyStorage(MemoryStorage):
+    """A store that has one body, once, and knows nothing of it."""
+
+    body: MemoryBody = field(kw_only=True)
+    digest: Digest = field(kw_only=True)
+
+    def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
+        """Return the body."""
+        descriptor = Descriptor(self.digest, self.body.size_bytes, "application/octet-stream")
+        return succeed(Local(descriptor, (), namespace, self.body))
 
 
 class ManifestTests(CacheCase):
@@ -116,6 +150,30 @@ class ManifestTests(CacheCase):
         self.clock.advance(31)
         self.clock.advance(31)
         self.assertTrue(self.failureResultOf(d, UpstreamUnreachable).value.timed_out)
+        self.assert_at_rest()
+
+    def test_a_kept_one_that_the_disk_does_not_give_is_a_miss(self) -> None:
+        """It has no type of its own beside it, so that it would have to be read first."""
+        data = manifest("one")
+        digest = self.hub.add(data)
+        body = Stuck(data, promised=1)
+        self.build(self.rules, OneBodyStorage(body=body, digest=digest))
+        d = self.begin(self.ask(digest))
+        self.assertNoResult(d)
+        self.clock.advance(10)
+        self.assertEqual(self.bytes_of(self.serve_of(d)), data)
+        self.assertTrue(body.closed)
+        self.asked(f"GET {digest}")
+
+    def test_a_storage_that_lags_holds_no_more_than_a_bound_of_them_in_memory(self) -> None:
+        """Those beyond it are answered and not kept."""
+        trouble = TroubledStorage(holds_commits=True)
+        self.build(self.rules, trouble)
+        big = [manifest("x" * 3_900_000 + str(number)) for number in range(MAX_FRESH_BYTES // 3_900_000 + 2)]
+        outcomes = [self.get(self.ask(self.hub.add(data)))[0] for data in big]
+        self.assertEqual((outcomes[0], outcomes[-1]), ("miss", "bypass"))
+        self.assertLessEqual(sum(outcome == "miss" for outcome in outcomes) * 3_900_000, MAX_FRESH_BYTES)
+        self.clock.advance(KEEP_S)
         self.assert_at_rest()
 
     def test_refusals_are_each_client_s_own(self) -> None:

@@ -22,6 +22,10 @@ class SlotsTests(SynchronousTestCase):
         """Want a place."""
         return Deferred.fromCoroutine(self.slots.enter("all", name, until_s=until_s))
 
+    def leave(self, _: None, name: str) -> None:
+        """Give a place back as soon as it is had."""
+        self.slots.leave("all", name)
+
     def test_there_are_places_up_to_each_cap(self) -> None:
         """Per name and in all."""
         self.successResultOf(self.enter("a"))
@@ -71,6 +75,18 @@ class SlotsTests(SynchronousTestCase):
         for name in "bcd":
             self.slots.leave("all", name)
         self.assertEqual((dict(self.slots.taken), self.clock.getDelayedCalls()), ({}, []))
+
+    def test_those_that_give_their_places_back_at_once_are_told_once(self) -> None:
+        """Their upstream refuses on the spot, so that the next ones are told while the first is still being told."""
+        for name in "abc":
+            self.successResultOf(self.enter(name))
+        hasty = {name: self.enter(name) for name in "def"}
+        for name, d in hasty.items():
+            d.addCallback(self.leave, name)
+        self.slots.leave("all", "a")
+        for d in hasty.values():
+            self.successResultOf(d)
+        self.assertEqual(self.slots.taken[(0, "all")], 2)
 
     def test_somebody_who_has_waited_already_waits_no_longer(self) -> None:
         """The patience of one pull is counted from its beginning."""

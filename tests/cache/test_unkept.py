@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.cache.house import CacheCase, content, manifest
 from tests.cache.troubled import SIZE, TroubledStorage
 from tests.doubles import InlineWorkers, ManualWorkers
+from txociproxy.cache import Answer
+from txociproxy.interfaces import Ask
 from txociproxy.oci.errors import NoSpace, OCIError, StorageUnavailable
 from txociproxy.oci.names import Digest
 from txociproxy.storage.disk import DiskStorage
@@ -84,6 +86,25 @@ class UnkeptTests(CacheCase):
         self.assertEqual(self.trouble.content, {})
         self.assert_at_rest()
 
+    def test_a_part_of_what_has_no_length_gets_a_whole_that_can_be_read_from_its_start(self) -> None:
+        """The running download has let its start go, and only a whole answer can be made of it."""
+        self.trouble.open_error = NoSpace("full")
+        self.hub.says_length = self.hub.does_ranges = False
+        self.hub.by_hand = True
+        blob = content(3_000_000)
+        digest = self.hub.add(blob)
+        first = self.begin(self.ask(digest, kind="blob"))
+        self.hub.sent[0].send(blob[:100_000])
+        self.follow(self.serve_of(first))
+        for start in range(100_000, 2_500_000, 100_000):
+            self.hub.sent[0].send(blob[start : start + 100_000])
+        late = self.begin(self.ask(digest, kind="blob", byte_range="bytes=2400000-"))
+        self.hub.sent[-1].send(blob)
+        self.hub.sent[-1].end()
+        self.assertEqual(self.bytes_of(self.serve_of(late)), blob)
+        self.core.ingests.abandon_all()
+        self.assert_at_rest()
+
     def test_a_manifest_that_cannot_be_published_is_answered(self) -> None:
         """Its spool dies in its commit."""
         self.trouble.max_bytes = len(self.data) - 1
@@ -91,6 +112,50 @@ class UnkeptTests(CacheCase):
         self.assertEqual(self.get(self.ask(self.manifest))[1], self.data)
         self.assertEqual(self.trouble.content, {})
         self.assert_at_rest()
+
+
+class SlowLookTests(CacheCase):
+    """Who looked before content was published, and is told after it, does not fetch it again (promise 2)."""
+
+    def setUp(self) -> None:
+        """A store whose looks take their time."""
+        super().setUp()
+        self.slow = TroubledStorage()
+        self.build(self.rules, self.slow)
+
+    def look(self, ask: Ask) -> Deferred[Answer]:
+        """Begin a pull that has looked, and is not told yet."""
+        self.slow.slow = True
+        d = self.begin(ask)
+        self.slow.slow = False
+        self.assertNoResult(d)
+        return d
+
+    def test_a_blob_that_was_kept_meanwhile_is_a_hit(self) -> None:
+        """Its download was running when the look began."""
+        self.hub.by_hand = True
+        blob = content(SIZE)
+        ask = self.ask(self.hub.add(blob), kind="blob")
+        _, sink = self.follow(self.served(ask))
+        late = self.look(ask)
+        self.hub.sent[0].send(blob)
+        self.hub.sent[0].end()
+        self.assertEqual(sink.ending, "finished")
+        self.slow.tell()
+        self.assertEqual(self.bytes_of(self.serve_of(late)), blob)
+        self.asked(f"GET {Digest.of(blob)}")
+        self.assert_at_rest()
+
+    def test_a_manifest_that_has_come_meanwhile_is_a_hit(self) -> None:
+        """It is proven and on its way into the storage."""
+        data = manifest("one")
+        ask = self.ask(self.hub.add(data))
+        late = self.look(ask)
+        self.slow.holds_commits = True
+        self.assertEqual(self.get(ask)[0], "miss")
+        self.slow.tell()
+        self.assertEqual(self.bytes_of(self.serve_of(late)), data)
+        self.asked(f"GET {Digest.of(data)}")
 
 
 class DiskTests(CacheCase):

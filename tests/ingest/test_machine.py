@@ -1,8 +1,8 @@
 """A property-based state machine over an Ingest and those around it.
 
-Everything that the laws of the core allow to happen may happen here, in any order: chunks of any size, goodbyes, answers to
-the question for the rest, honest and lying; spools that live, lag, hang, die; readers that join, stop, go on, leave;
-hashing that is behind; time.  What must hold is checked after every step, and at the end everybody is gone.
+Everything that the laws of the core allow to happen may happen here, in any order: chunks of any size, goodbyes,
+answers to the question for the rest, honest and lying; spools that live, lag, hang, die; readers that join, stop, go
+on, leave; hashing that is behind; time.  What must hold is checked after every step, and at the end everybody is gone.
 """
 
 from __future__ import annotations
@@ -425,11 +425,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        """By the window without a spool, by what may be outstanding with one."""
-        bound = max(WINDOW, OUTSTANDING) if self.had_spool else WINDOW
+        """By the window without a spool, by what may be outstanding with one, and for the hash."""
+        verdict = self.scene.ingest.verdict
+        assert verdict is not None
+        bound = max(WINDOW, OUTSTANDING) if self.had_spool else max(WINDOW, verdict.pending_bytes)
         assert self.scene.ingest.held_bytes <= bound + 2 * CHUNK
-        assert self.scene.ingest.verdict is not None
-        assert self.scene.ingest.verdict.pending_bytes <= OUTSTANDING + 2 * CHUNK
+        assert verdict.pending_bytes <= OUTSTANDING + 2 * CHUNK
 
     @invariant()
     def upstream_waits_only_for_a_reason(self) -> None:
@@ -439,7 +440,7 @@ class Machine(RuleBasedStateMachine):
         if not (self.is_open and scene.paused) or ingest.fate != "arriving":
             return
         assert ingest.verdict is not None
-        hash_is_behind = ingest.verdict.pending_bytes > OUTSTANDING
+        hash_is_behind = ingest.verdict.pending_bytes > (WINDOW if scene.over_budget else OUTSTANDING)
         if ingest.spool is not None:
             assert hash_is_behind or ingest.received_bytes - ingest.spool.flushed_bytes > WINDOW
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.oci.strategies import digests, namespaces, repositories, tags
 from tests.soundness import assert_nothing_open
 from tests.storage.disks import BLOB_TYPE, Disk, Outcome
 from txociproxy.interfaces import Local, TagName
+from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest, canonical_namespace
 from txociproxy.storage.layout import Layout, Sidecar, tags_from_json
 
@@ -107,6 +109,17 @@ class SidecarTests(SynchronousTestCase):
         assert_nothing_open(self.disk.root)
         self.disk.keep(DATA)
         self.assertEqual(self.disk.read(self.digest), DATA)
+
+    def test_a_descriptor_whose_close_fails_is_not_closed_again(self) -> None:
+        """By then its number may be somebody else's (close(2): it is gone also after an error)."""
+        os.truncate(self.disk.layout.content(self.digest), 3)
+        self.disk.files.operations.clear()
+        self.disk.files.faults["close content"] = OSError(errno.EIO, "Input/output error")
+        outcome = Outcome(self.disk.storage.find(self.digest, "docker.io"))
+        self.disk.work()
+        self.assertIsInstance(outcome.error, StorageUnavailable)
+        self.assertEqual(self.disk.files.operations.count("close content"), 1)
+        self.disk.files.faults.clear()
 
 
 class UseTests(SynchronousTestCase):

@@ -169,6 +169,19 @@ class EndTests(StreamCase):
         self.assertEqual(line.status, 502)
         self.assertTrue(self.body.closed)
 
+    def test_http_1_0_takes_nothing_of_what_was_promised_to_others(self) -> None:
+        """Another client has been given the same body and has not begun to read it."""
+        for ending in (Arriving.end, Arriving.lose):
+            line = self.begin(None, b"1.0")
+            self.body.promise()
+            self.body.arrive(DATA)
+            ending(self.body)
+            line.hang_up()
+            self.registry.clock.advance(0)
+            self.assertFalse(self.body.closed)
+            self.body.close()
+            self.assertTrue(self.body.closed)
+
     def test_http_1_0_does_not_wait_for_ever(self) -> None:
         """An upstream that drips without a length is given up."""
         line = self.begin(None, b"1.0")

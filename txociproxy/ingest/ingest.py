@@ -169,8 +169,12 @@ class Ingest(Lent):
 
     @property
     def held_bytes(self) -> int:
-        """How much memory its window takes."""
-        return self._holding.memory_bytes
+        """How much memory it takes: its window, or what is not hashed yet, both the latest bytes."""
+        return max(self._holding.memory_bytes, self._unhashed_bytes)
+
+    @property
+    def _unhashed_bytes(self) -> int:
+        return self.verdict.pending_bytes if self.verdict is not None else 0
 
     @property
     def left_bytes(self) -> float:
@@ -308,8 +312,7 @@ class Ingest(Lent):
         if not self._source.is_open:
             self._pace.rest(needs)
             return
-        unhashed_bytes = self.verdict.pending_bytes if self.verdict is not None else 0
-        self._source.pause(self._pace.must_wait(needs, self.released_bytes, unhashed_bytes))
+        self._source.pause(self._pace.must_wait(needs, self.released_bytes, self._unhashed_bytes))
 
     def _look_soon(self) -> None:
         """Look when a reader that goes on has told its new place, if it is a reader that upstream waits for."""

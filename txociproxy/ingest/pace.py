@@ -46,7 +46,7 @@ class Pace:
         alive = self._holding.spool is not None
         waits = self._waits_for_spool() if alive else self._waits_for_readers(needs, released_bytes)
         self._let_go(needs)
-        return waits or unhashed_bytes > self._limits.outstanding_bytes
+        return waits or self._too_much(unhashed_bytes)
 
     def rest(self, needs: Sequence[int]) -> None:
         """Nothing comes now: nobody is waited for, and nobody is in time or late."""
@@ -60,7 +60,10 @@ class Pace:
 
     def _waits_for_spool(self) -> bool:
         self._be_patient(False)
-        behind_bytes = self._holding.received_bytes - self._holding.flushed_bytes
+        return self._too_much(self._holding.received_bytes - self._holding.flushed_bytes)
+
+    def _too_much(self, behind_bytes: int) -> bool:
+        """Say whether so much may not be outstanding, with a look at what all ingests hold together."""
         if behind_bytes > self._limits.outstanding_bytes:
             return True
         return behind_bytes > self._limits.window_bytes and self._over_budget()

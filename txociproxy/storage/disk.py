@@ -163,15 +163,16 @@ class DiskStorage:
         try:
             sidecar = self._read_sidecar(digest)
             size_bytes, used_s = self._files.measure(fd)
-            if sidecar.size_bytes is not None and sidecar.size_bytes != size_bytes:
-                # Cut short behind our back: a miss, which will be published over it.
-                self._files.close(fd)
-                return None
-            if is_use and self._now() - used_s > TOUCH_EVERY_S:
+            is_cut = sidecar.size_bytes is not None and sidecar.size_bytes != size_bytes
+            if is_use and not is_cut and self._now() - used_s > TOUCH_EVERY_S:
                 self._touch(fd)
         except BaseException:
             self._files.close(fd)
             raise
+        if is_cut:
+            # Cut short behind our back: a miss, which will be published over it.
+            self._files.close(fd)
+            return None
         return fd, size_bytes, sidecar
 
     def _read_sidecar(self, digest: Digest) -> Sidecar:

@@ -50,17 +50,18 @@ class Streams:
     async def _whole_size(self, body: IBody) -> int:
         """Wait until the length is known."""
         follower = _UntilKnown(body)
+        # The promise that was made to us stays with the Reader that follows later.
+        body.promise()
         body.follow(follower)
         try:
             follower.advanced()
             follower.known.addTimeout(self._stall_s, self._clock, _took_too_long)
-            size_bytes = await follower.known
+            return await follower.known
         except BaseException:
-            body.unfollow(follower)
+            body.close()
             raise
-        # Whoever reads next must follow before this one leaves, else the body closes.
-        self._clock.callLater(0, body.unfollow, follower)
-        return size_bytes
+        finally:
+            body.unfollow(follower)
 
     def _start(self, request: Request, visit: Visit, body: IBody, plan: Plan, around: Circumstances) -> None:
         """Let a Reader carry the body."""
