@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from txociproxy.asking import SMALL_BODY_S, Asking, fields_of
-from txociproxy.bodies import MemoryBody, whole
+from txociproxy.bodies.lending import MemoryBody, whole
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import Ask, HeaderList, IStorage, IWorkers, Local, Pull, Relay
@@ -96,14 +96,17 @@ class Manifests:
             found.body.close()
         return found is not None
 
-    async def fetch(self, ask: Ask, pull: Pull) -> tuple[Manifest | Relay, bool]:
-        """Return a manifest by digest from upstream, and whether this client's own ask brought it."""
+    async def fetch(self, ask: Ask, pull: Pull, stale: bool = False) -> tuple[Manifest | Relay, bool]:
+        """Return a manifest by digest from upstream, and whether this client's own ask brought it.
+
+        :param stale: whether a stale answer is at hand, which shortens the deadline.
+        """
         key = ("manifest", pull.namespace, pull.reference)
-        outcome, own = await self._flights.join(key, lambda: self._fetch(ask, pull))
+        outcome, own = await self._flights.join(key, lambda: self._fetch(ask, pull, stale))
         return (outcome.value if isinstance(outcome, Landed) else outcome), own
 
-    async def _fetch(self, ask: Ask, pull: Pull) -> Landed[Manifest] | Relay:
-        outcome = await self.get(ask, pull)
+    async def _fetch(self, ask: Ask, pull: Pull, stale: bool) -> Landed[Manifest] | Relay:
+        outcome = await self.get(ask, pull, stale)
         return outcome if isinstance(outcome, Relay) else Landed(outcome)
 
     async def get(self, ask: Ask, pull: Pull, stale: bool = False) -> Manifest | Relay:

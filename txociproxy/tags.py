@@ -129,7 +129,7 @@ class Tags:
         manifest = None
         if stale is not None and not await self._manifests.has(name.namespace, record.digest):
             if ask.method == "GET":
-                outcome, _ = await self._manifests.fetch(ask, evolve(ask.pull, reference=record.digest))
+                outcome, _ = await self._manifests.fetch(ask, evolve(ask.pull, reference=record.digest), stale=True)
                 if isinstance(outcome, Relay):
                     raise UpstreamLost(f"the upstream does not give what {name.tag} means: status {outcome.status}")
                 manifest = outcome

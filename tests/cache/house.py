@@ -14,7 +14,7 @@ from tests.cache.place import content as content
 from tests.cache.place import manifest as manifest
 from tests.doubles import FakeRegistry, FakeSink, InlineWorkers
 from txociproxy.assembly import Core, CoreRules, assemble
-from txociproxy.bodies import Reader
+from txociproxy.bodies.reader import Reader
 from txociproxy.cache import Answer
 from txociproxy.interfaces import Ask, Credentials, IMode, IStorage, IWorkers, Pull, Relay, Serve
 from txociproxy.modes import Transparent

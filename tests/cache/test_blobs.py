@@ -28,6 +28,15 @@ class BlobTests(CacheCase):
             self.asked(f"GET {digest}")
             self.assert_at_rest()
 
+    def test_bytes_that_have_their_digest_are_kept_whatever_coding_they_are_said_to_have(self) -> None:
+        """The field is left out (RULES E6)."""
+        self.hub.fields = {"Content-Encoding": "gzip"}
+        digest = self.hub.add(BIG)
+        for outcome in ("miss", "hit"):
+            served = self.served(self.ask(digest, kind="blob"))
+            self.assertEqual((served.outcome, served.headers), (outcome, ()))
+            self.assertEqual(self.bytes_of(served), BIG)
+
     def test_a_hit_needs_no_upstream(self) -> None:
         """Also a HEAD."""
         digest = self.hub.add(BIG)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from tests.cache.house import MANIFEST_CLASS, CacheCase, content, manifest
 from tests.cache.troubled import TroubledStorage
 from tests.doubles import FakeResponse
-from txociproxy.bodies import MemoryBody
+from txociproxy.bodies.lending import MemoryBody
 from txociproxy.interfaces import Local, Relay
 from txociproxy.manifests import KEEP_S, MAX_FRESH_BYTES
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable

@@ -14,7 +14,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from zope.interface import implementer
 
 from tests.doubles import FakeResponse, FakeSink, InlineWorkers
-from txociproxy.bodies import Reader
+from txociproxy.bodies.reader import Reader
 from txociproxy.ingest.ingest import Ingest, IngestLimits, Origin
 from txociproxy.interfaces import HeaderList, ISpool, IWorkers
 from txociproxy.oci.errors import BodyLost, StorageUnavailable, UpstreamUnreachable

@@ -235,9 +235,26 @@ class ResumeTests(ResumeCase):
         for at in places:
             scene.answers.append(FakeResponse(206, right_part(at).fields, GOOD[at : at + KIB], ends=False))
             scene.break_off()
+            scene.clock.advance(LIMITS.backoff_s)
         scene.answers.append(right_part(20 * KIB))
         scene.break_off()
+        scene.clock.advance(LIMITS.backoff_s)
         self.assert_right(scene, client, *places, 20 * KIB)
+
+    def test_one_that_gives_little_is_not_asked_again_at_once(self) -> None:
+        """Else it could keep us busy for ever, a byte at a time."""
+        scene = Scene(GOOD, SIZE, spool=ScriptedSpool()).begin()
+        client = scene.client()
+        scene.send(0, KIB)
+        scene.answers += [
+            FakeResponse(206, right_part(KIB).fields, GOOD[KIB : KIB + 1], ends=False),
+            right_part(KIB + 1),
+        ]
+        scene.break_off()
+        scene.break_off()
+        self.assertEqual(scene.resumed_at, [KIB])
+        scene.clock.advance(LIMITS.backoff_s)
+        self.assert_right(scene, client, KIB, KIB + 1)
 
     def test_a_whole_answer_that_breaks_within_what_we_have_is_no_progress(self) -> None:
         """An upstream that always breaks at the same place is given up."""
@@ -270,6 +287,7 @@ class ResumeTests(ResumeCase):
         scene.send(0, KIB)
         scene.answers += [partial(GOOD, KIB, stop=2 * KIB), right_part(2 * KIB)]
         scene.break_off()
+        self.wait(scene)
         self.assert_right(scene, client, KIB, 2 * KIB)
 
 
@@ -323,6 +341,7 @@ class SizeTests(ResumeCase):
             scene.send(0, KIB)
             scene.answers += [partial(GOOD, KIB, stop=2 * KIB), last(2 * KIB)]
             scene.break_off()
+            self.wait(scene)
             if fate == "proven":
                 self.assert_right(scene, client, KIB, 2 * KIB)
             else:

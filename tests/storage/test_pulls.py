@@ -16,7 +16,7 @@ from tests.doubles import FakeRegistry, FakeResponse, FakeSink, FakeUpstream, In
 from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.disks import PATIENCE_S, Disk, Outcome
 from txociproxy.assembly import CoreRules, assemble
-from txociproxy.bodies import Reader
+from txociproxy.bodies.reader import Reader
 from txociproxy.interfaces import Ask, Pull, Serve
 from txociproxy.modes import Transparent
 from txociproxy.oci.accept import EVERYTHING

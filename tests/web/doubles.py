@@ -21,7 +21,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from txociproxy.bodies import MemoryBody
+from txociproxy.bodies.lending import MemoryBody
 from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import Ask, Credentials, Redirect, Relay, Serve
 from txociproxy.oci.names import Descriptor, Digest

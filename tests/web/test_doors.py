@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from txociproxy.bodies import IFileTransport
+from txociproxy.bodies.reader import IFileTransport
 from txociproxy.web.doors import check_listen, door, place_of
 from txociproxy.web.ports import FileServer, UnixFileServer, send_files
 

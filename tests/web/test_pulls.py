@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.doubles import Line, Registry, serve
-from txociproxy.bodies import MemoryBody
+from txociproxy.bodies.lending import MemoryBody
 from txociproxy.interfaces import Redirect, Relay, Serve
 from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.errors import OCIError, StorageUnavailable, UpstreamUnreachable

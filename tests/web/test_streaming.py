@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
 from tests.web.doubles import Line, Registry, client, serve
-from txociproxy.bodies import CHUNK_BYTES, Lent
+from txociproxy.bodies.lending import Lent
+from txociproxy.bodies.reader import CHUNK_BYTES
 from txociproxy.interfaces import Relay
 from txociproxy.oci.errors import BodyLost, OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest

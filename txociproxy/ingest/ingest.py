@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from txociproxy.bodies import Lent
+from txociproxy.bodies.lending import Lent
 from txociproxy.ingest.holding import Holding, stopped
 from txociproxy.ingest.limits import TAIL_BYTES as TAIL_BYTES
 from txociproxy.ingest.limits import IngestLimits as IngestLimits

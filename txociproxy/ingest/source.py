@@ -17,6 +17,8 @@ from txociproxy.ingest.limits import IngestLimits, Origin
 from txociproxy.ingest.resume import GoOn, Judgement, judge
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 
+GAIN_BYTES = 64 * 1024  # an answer that brings less than this is not worth asking for again at once
+
 
 @define(eq=False)
 class Source:
@@ -44,6 +46,7 @@ class Source:
     _arrival: Arrival | None = field(default=None, init=False)
     _resuming: Deferred[None] | None = field(default=None, init=False)
     _fruitless: int = field(default=0, init=False)
+    _asked_bytes: int = field(default=-GAIN_BYTES, init=False)
     _stopped: bool = field(default=False, init=False)
 
     log = Logger()
@@ -110,8 +113,10 @@ class Source:
         while not self._stopped and self._fruitless < self._limits.tries:
             self._fruitless += 1
             self.resumes += 1
-            if self._fruitless > 1:
-                await deferLater(self._clock, self._limits.backoff_s * 2 ** (self._fruitless - 2))
+            # One that gives a little each time is asked as often as it takes, but not without a pause.
+            gain_bytes, self._asked_bytes = self._received_bytes() - self._asked_bytes, self._received_bytes()
+            if self._fruitless > 1 or gain_bytes < GAIN_BYTES:
+                await deferLater(self._clock, self._limits.backoff_s * 2 ** max(0, self._fruitless - 2))
             try:
                 response = await self._origin.reopen(self._received_bytes())
             except (UpstreamUnreachable, OCIError):

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txociproxy.bodies import FileBody
+from txociproxy.bodies.files import FileBody
 from txociproxy.interfaces import IStorage, IWorkers, Local, TagName, TagRecord
 from txociproxy.oci.errors import OCIError, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest

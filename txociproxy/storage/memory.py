@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IProducer
 from zope.interface import implementer
 
-from txociproxy.bodies import MemoryBody
+from txociproxy.bodies.lending import MemoryBody
 from txociproxy.interfaces import HeaderList, ISpool, IStorage, Local, TagName, TagRecord
 from txociproxy.oci.errors import NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest

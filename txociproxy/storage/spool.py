@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txociproxy.bodies import Pages
+from txociproxy.bodies.files import Pages
 from txociproxy.interfaces import HeaderList, ISpool, IWorkers
 from txociproxy.oci.errors import BodyLost, NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor

@@ -15,7 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txociproxy.bodies import FILE_CHUNK_BYTES, IFileTransport
+from txociproxy.bodies.reader import FILE_CHUNK_BYTES, IFileTransport
 
 # Per turn of the reactor; more makes small answers wait behind large ones.
 TURN_BYTES: Final = FILE_CHUNK_BYTES

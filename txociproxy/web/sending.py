@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from txociproxy.bodies import IFileTransport
+from txociproxy.bodies.reader import IFileTransport
 from txociproxy.interfaces import HeaderList
 from txociproxy.oci.errors import reason_phrase
 from txociproxy.web.channel import Channel

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from txociproxy.bodies import Reader
+from txociproxy.bodies.reader import Reader
 from txociproxy.interfaces import IBody, IFollower, Serve
 from txociproxy.oci.errors import BodyLost, OCIError
 from txociproxy.web.access import Visit
