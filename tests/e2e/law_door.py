@@ -59,6 +59,13 @@ def files_of(proxy: Proxy) -> set[str]:
     return {name for name in names if name.startswith("/") and not name.startswith("/dev/")}
 
 
+def is_kept(proxy: Proxy, digest: str) -> bool:
+    """Whether the storage has this content and is done with it: it is there before its directory is synced."""
+    encoded = digest.partition(":")[2]
+    there = (proxy.fs_root / "blobs" / "sha256" / encoded[:2] / encoded).exists()
+    return there and not any(name.startswith(str(proxy.fs_root)) for name in files_of(proxy))
+
+
 class DoorTestCase(SynchronousTestCase):
     """A proxy whose door is knocked at."""
 

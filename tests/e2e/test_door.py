@@ -16,6 +16,7 @@ from tests.e2e.law_door import (
     TWO_IN_ONE,
     DoorTestCase,
     files_of,
+    is_kept,
 )
 from tests.e2e.law_upstream import noted
 from tests.e2e.law_wire import Wire, get, request
@@ -33,7 +34,7 @@ class BodiesTests(DoorTestCase):
         """Whoever announces a body reads the refusal while still sending it, and no file is opened for it."""
         proxy = self.start()
         self.assert_works(proxy)
-        wait_until(lambda: not any(name.startswith(str(proxy.fs_root)) for name in files_of(proxy)), 10, "kept")
+        wait_until(lambda: is_kept(proxy, BLOB.digest), 10, "kept")
         before = files_of(proxy)
         upload = "/v2/library/door/blobs/uploads/1"
         for method, target, framing, status in (
