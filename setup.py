@@ -27,7 +27,7 @@ setup(
     package_data={"twisted": ["plugins/txociproxy_plugin.py"], "txociproxy": ["py.typed"]},
     install_requires=[
         "twisted[tls] >= 26.10, < 28",  # server, client, twistd; private seams of h1 and h2 differ before
-        "treq >= 25.5, < 28",  # token answers (small JSON); never used for bodies, which it would decode
+        "treq >= 25.5, < 28",  # drives the real doors in memory in the tests; never for bodies, which it would decode
         "attrs >= 23.2",  # values and classes
         "zope.interface >= 6",  # the seams; Twisted brings it, but we import it ourselves
         "pyopenssl >= 25.3, < 28",  # TLS to upstreams, with own trust and client certificates per upstream
