@@ -215,8 +215,8 @@ class DiskTests(CacheCase):
         self.assert_at_rest()
 
     def test_a_client_that_leaves_while_its_manifest_is_read_leaves_nothing_open(self) -> None:
-        """It was kept as a blob, and is being looked at."""
-        digest = self.hub.add(manifest("one"))
+        """It was kept as a blob, is large for a manifest, and is being looked at."""
+        digest = self.hub.add(manifest("one" * 10_000))
         self.get(self.ask(digest, kind="blob"))
         open_before = descriptors()
         self.build(self.rules, self.disk, workers=ManualWorkers())

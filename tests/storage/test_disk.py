@@ -13,11 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.contracts import TAG, record
 from tests.oci.strategies import digests, namespaces, repositories, tags
-from tests.soundness import assert_nothing_open
+from tests.soundness import assert_nothing_open, open_files
 from tests.storage.disks import BLOB_TYPE, Disk, Outcome
 from txociproxy.interfaces import Local, TagName
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest, canonical_namespace
+from txociproxy.storage.disk import SMALL_BYTES
 from txociproxy.storage.layout import Layout, Sidecar, tags_from_json
 
 DATA = b"some content"
@@ -100,6 +101,20 @@ class SidecarTests(SynchronousTestCase):
         """What cannot be believed is left out."""
         known = {"digest": str(self.digest)}
         tags_from_json(json.dumps({"records": [{**known, **each} for each in records]}).encode())  # type: ignore[dict-item]
+
+    def test_a_hit_outlives_its_file(self) -> None:
+        """Small content is read at once and holds nothing open; large content holds the file."""
+        for data, holds in ((DATA, False), (DATA * SMALL_BYTES, True)):
+            digest = self.disk.keep(data)
+            outcome = Outcome(self.disk.storage.find(digest, "docker.io"))
+            self.disk.work()
+            body = outcome.value.body
+            self.assertEqual(bool(open_files(self.disk.root)), holds)
+            self.disk.storage.remove(digest)
+            self.disk.work()
+            self.assertEqual(body.read_at(0, len(data)), data)
+            body.close()
+            assert_nothing_open(self.disk.root)
 
     def test_content_that_was_cut_is_a_miss_and_is_published_over(self) -> None:
         """Its sidecar knows how long it was."""

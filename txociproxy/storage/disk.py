@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txociproxy.bodies.files import FileBody
+from txociproxy.bodies.lending import MemoryBody
 from txociproxy.interfaces import IStorage, IWorkers, Local, TagName, TagRecord
 from txociproxy.oci.errors import OCIError, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest
@@ -33,7 +34,11 @@ from txociproxy.storage.start import prepare
 T = TypeVar("T")
 TOUCH_EVERY_S = 3600.0
 MAX_SIDECAR_BYTES = 256 * 1024
+# Most manifests and image configurations: read in the thread that finds them, they need no descriptor, no look at the
+# page cache and no turn of the reactor of their own.
+SMALL_BYTES = 16 * 1024
 Found = tuple[int, int, Sidecar]
+Opened = tuple[int | bytes, int, Sidecar]  # a descriptor, or all of it
 
 
 @implementer(IStorage)
@@ -66,7 +71,7 @@ class DiskStorage:
 
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
-        return self._bounded(self._readers, self._look, digest, late=self._close_found).addCallback(
+        return self._bounded(self._readers, self._open, digest, late=self._close_opened).addCallback(
             self._to_local, digest
         )
 
@@ -140,21 +145,36 @@ class DiskStorage:
         cast("Deferred[T]", workers.run(function, *args)).addBoth(arrived)
         return outer
 
-    def _to_local(self, found: Found | None, digest: Digest) -> Local | None:
-        if found is None:
+    def _to_local(self, opened: Opened | None, digest: Digest) -> Local | None:
+        if opened is None:
             return None
-        fd, size_bytes, sidecar = found
-        body = FileBody(fd, size_bytes, self._readers, promised=1)
+        content, size_bytes, sidecar = opened
+        body = (
+            MemoryBody(content, promised=1)
+            if isinstance(content, bytes)
+            else FileBody(content, size_bytes, self._readers, promised=1)
+        )
         return Local(on_disk.describe(digest, size_bytes, sidecar), sidecar.headers, sidecar.namespace, body)
 
-    def _close_found(self, found: Found | None) -> None:
-        if found is not None:
-            cast("Deferred[None]", self._readers.run(self._files.close, found[0])).addErrback(_ignore)
+    def _close_opened(self, opened: Opened | None) -> None:
+        if opened is not None and isinstance(opened[0], int):
+            cast("Deferred[None]", self._readers.run(self._files.close, opened[0])).addErrback(_ignore)
 
     def _spool_path(self) -> Path:
         return self._layout.spool(secrets.token_hex(16))
 
     # --- in a thread
+
+    def _open(self, digest: Digest) -> Opened | None:
+        found = self._look(digest)
+        if found is None or found[1] > SMALL_BYTES:
+            return found
+        fd, size_bytes, sidecar = found
+        try:
+            data = self._files.read_open(fd, size_bytes)
+        finally:
+            self._files.close(fd)
+        return (data, size_bytes, sidecar) if len(data) == size_bytes else None
 
     def _look(self, digest: Digest, is_use: bool = True) -> Found | None:
         fd = self._files.open(self._layout.content(digest))

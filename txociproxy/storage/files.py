@@ -96,6 +96,10 @@ class Files:
         finally:
             os.close(fd)
 
+    def read_open(self, fd: int, count: int) -> bytes:
+        """Return the first bytes of an open file; fewer if there are not so many."""
+        return os.pread(fd, count, 0)
+
     def measure(self, fd: int) -> tuple[int, float]:
         """Return (size in bytes, time of last use in seconds since the epoch)."""
         stat = os.fstat(fd)
