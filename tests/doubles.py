@@ -58,15 +58,18 @@ class ManualWorkers:
         """Run jobs, also those that come up meanwhile; returns how many."""
         done = 0
         while self.jobs and (count is None or done < count):
-            d, function, args = self.jobs.pop(0)
             done += 1
-            try:
-                result = function(*args)
-            except BaseException:
-                d.errback(Failure())
-            else:
-                d.callback(result)
+            self.do(*self.jobs.pop(0))
         return done
+
+    def do(self, d: Deferred[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Do one job."""
+        try:
+            result = function(*args)
+        except BaseException:
+            d.errback(Failure())
+        else:
+            d.callback(result)
 
 
 @define(eq=False)

@@ -15,7 +15,7 @@ PACKAGE = Path(txociproxy.__file__).parent
 LAYERS = (
     {"oci"},
     {"interfaces", "logs"},
-    {"bodies", "workers"},
+    {"answers", "bodies", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
         *("asking", "assembly", "blobs", "cache", "flights", "ingests", "listings", "manifests", "meanings"),

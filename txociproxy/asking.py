@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from txociproxy.ingest.resume import field_of
-from txociproxy.interfaces import ANONYMOUS, Ask, Credentials, HeaderList, IUpstream, Pull, Relay
+from txociproxy.answers import fields_of
+from txociproxy.interfaces import ANONYMOUS, Ask, Credentials, IUpstream, Pull, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.entry import Entry
@@ -100,15 +100,3 @@ class Asking:
         if not ask.has_fallback:
             return entry.deadline_s
         return entry.blob_deadline_s if pull.kind == "blob" and method == "GET" else entry.head_deadline_s
-
-
-def promised_length(response: IResponse) -> int | None:
-    """Return the length that the fields of an answer tell, also of a HEAD; what is no sane number is none."""
-    text = field_of(response, "Content-Length") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def fields_of(response: IResponse) -> HeaderList:
-    """Return an answer's header fields as text."""
-    raw = cast("list[tuple[bytes, list[bytes]]]", list(response.headers.getAllRawHeaders()))
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, values in raw for value in values)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, cast
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.asking import Asking, Registry
-from txociproxy.blobs import Blobs, RangeRules
+from txociproxy.blobs import Blobs
 from txociproxy.cache import Cache
-from txociproxy.ingest.ingest import IngestLimits
+from txociproxy.ingest.limits import IngestLimits
 from txociproxy.ingests import IngestCaps, Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests
+from txociproxy.meanings import TagRules
+from txociproxy.parts import RangeRules
 from txociproxy.pings import Pings
-from txociproxy.tags import TagRules, Tags
+from txociproxy.tags import Tags
 
 
 @frozen
@@ -59,8 +60,7 @@ def assemble(
     asking = Asking(registry, clock, silence_s)
     manifests = Manifests(storage, asking, hashers, clock, silence_s)
     ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps)
-    visibility = cast(Literal["public", "private"], mode.visibility)
-    blobs = Blobs(asking, ingests, clock, rules.ranges, visibility)
+    blobs = Blobs(asking, ingests, clock, rules.ranges, mode.visibility)
     tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
     pings = Pings(registry, asking, clock, mode.survives_upstream_loss)
     listings = Listings(asking, clock, mode.survives_upstream_loss)

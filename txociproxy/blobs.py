@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -12,15 +10,14 @@ from twisted.web.iweb import IResponse
 
 from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
-from txociproxy.ingest.ingest import TAIL_BYTES, Ingest
+from txociproxy.ingest.ingest import Ingest
+from txociproxy.ingest.limits import TAIL_BYTES
 from txociproxy.ingests import BLOB_TYPE, Ingests
-from txociproxy.interfaces import Ask, Outcome, Relay, Serve
+from txociproxy.interfaces import Ask, Outcome, Relay, Serve, Visibility
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control
 from txociproxy.oci.names import Descriptor, Digest
-from txociproxy.parts import Parts
-from txociproxy.parts import RangeMiss as RangeMiss
-from txociproxy.parts import RangeRules as RangeRules
+from txociproxy.parts import Parts, RangeRules
 
 
 @define(eq=False)
@@ -31,7 +28,7 @@ class Blobs:
     _ingests: Ingests
     _clock: IReactorTime
     _rules: RangeRules
-    _visibility: Literal["public", "private"]
+    _visibility: Visibility
     _flights: Flights[Ingest, Relay | OCIError] = field(init=False)
     _parts: Parts = field(init=False)
 
@@ -106,8 +103,8 @@ class Blobs:
         return self._ingests.find((ask.pull.namespace, digest), first_bytes)
 
     async def _fetch(self, ask: Ask, digest: Digest, until_s: float) -> Landed[Ingest] | Relay | OCIError:
-        running = self._ingests.running.get((ask.pull.namespace, digest))
-        if running is not None and running.can_serve(0):
+        running = self._ingests.find((ask.pull.namespace, digest), 0)
+        if running is not None:
             running.promise()
             return Landed(running, brought=False)
         try:

@@ -6,14 +6,14 @@ not have it; upstream is asked last.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 from attrs import define, evolve
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import Asking, Registry, fields_of, promised_length
+from txociproxy.answers import field_of, fields_of, promised_length
+from txociproxy.asking import Asking, Registry
 from txociproxy.blobs import Blobs
-from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import (
     Ask,
     Credentials,
@@ -30,12 +30,13 @@ from txociproxy.interfaces import (
 )
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifest, Manifests
+from txociproxy.meanings import Resolved, TagRules
 from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control, kept
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
 from txociproxy.pings import Pings
-from txociproxy.tags import Resolved, TagRules, Tags
+from txociproxy.tags import Tags
 
 Answer = Serve | Redirect | Relay
 
@@ -197,7 +198,7 @@ class Cache:
         return Redirect(found.descriptor, found.url, found.expires_s, "hit")
 
     def _control(self, kind: Literal["digest", "tag", "latest", "revalidate"]) -> str:
-        return cache_control(kind, cast(Literal["public", "private"], self._mode.visibility))
+        return cache_control(kind, self._mode.visibility)
 
 
 def _outcome(manifest: Manifest, own: bool) -> Outcome:

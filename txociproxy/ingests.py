@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import fields_of
-from txociproxy.ingest.ingest import Ingest, IngestLimits, Origin
-from txociproxy.ingest.resume import field_of, length_of
+from txociproxy.answers import field_of, fields_of, length_of
+from txociproxy.ingest.ingest import Ingest
+from txociproxy.ingest.limits import IngestLimits, Origin
 from txociproxy.interfaces import Ask, ISpool, IStorage, IWorkers
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.headers import kept

@@ -20,6 +20,7 @@ from txociproxy.oci.names import Descriptor, Digest, Reference, Repository
 from txociproxy.oci.ranges import ByteRange, RangeSpec
 
 Kind = Literal["manifest", "blob"]
+Visibility = Literal["public", "private"]
 Outcome = Literal["hit", "miss", "join", "stale", "relay", "bypass", "error"]
 HeaderList = tuple[tuple[str, str], ...]
 
@@ -324,7 +325,7 @@ class IMode(Interface):
 
     answers_head_from_cache: bool = Attribute("Whether a kept HEAD needs no upstream.")
     survives_upstream_loss: bool = Attribute("Whether kept tags are served stale.")
-    visibility: str = Attribute("``public`` or ``private``, for Cache-Control.")
+    visibility: Visibility = Attribute("``public`` or ``private``, for Cache-Control.")
 
     def admit(pull: Pull, credentials: Credentials) -> Awaitable[Admitted | Refused]:
         """Decide whether this client may have this content.

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import SMALL_BODY_S, Asking, fields_of
+from txociproxy.answers import field_of, fields_of
+from txociproxy.asking import SMALL_BODY_S, Asking
 from txociproxy.bodies.lending import MemoryBody, whole
 from txociproxy.flights import Flights, Landed
-from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import Ask, HeaderList, IStorage, IWorkers, Local, Pull, Relay
 from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import kept

@@ -6,7 +6,7 @@ from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from txociproxy.interfaces import Admitted, Credentials, IMode, Pull, Refused
+from txociproxy.interfaces import Admitted, Credentials, IMode, Pull, Refused, Visibility
 
 
 @implementer(IMode)
@@ -16,7 +16,7 @@ class Transparent:
 
     answers_head_from_cache: bool = True
     survives_upstream_loss: bool = True
-    visibility: str = "public"
+    visibility: Visibility = "public"
 
     def admit(self, pull: Pull, credentials: Credentials) -> Deferred[Admitted | Refused]:
         """Everybody is admitted, and nobody is asked."""

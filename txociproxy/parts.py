@@ -9,10 +9,10 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
+from txociproxy.answers import field_of
 from txociproxy.asking import Asking
-from txociproxy.ingest.resume import field_of
 from txociproxy.ingests import BLOB_TYPE, Ingests, Key
-from txociproxy.interfaces import Ask, Relay, Serve
+from txociproxy.interfaces import Ask, Relay, Serve, Visibility
 from txociproxy.oci.headers import cache_control
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.oci.ranges import ByteRange, RangeSpec, parse_content_range
@@ -52,7 +52,7 @@ class Parts:
     _ingests: Ingests
     _clock: IReactorTime
     _rules: RangeRules
-    _visibility: Literal["public", "private"]
+    _visibility: Visibility
     _reopen: Callable[[Ask, int, int], Awaitable[IResponse]]
     _is_flying: Callable[[Key], bool]
     _fill_behind: Callable[[Ask, Digest], None]
@@ -87,7 +87,7 @@ class Parts:
     async def relay(self, ask: Ask, digest: Digest, spec: RangeSpec) -> Serve | Relay | None:
         """Relay a range; None where upstream does not do ranges."""
         # With the namespace: one that drips must not use up the places of all others (RULES E1).
-        places = ("all", (ask.pull.namespace, digest))
+        places = "all", (ask.pull.namespace, digest)
         await self._relays.enter(*places)
         begun = False
         try:
@@ -110,10 +110,8 @@ class Parts:
             found = parse_content_range(field_of(response, "Content-Range") or "")
             if found is None or found.total is None:
                 return None
-            descriptor, control = (
-                Descriptor(digest, found.total, BLOB_TYPE),
-                cache_control("revalidate", self._visibility),
-            )
+            descriptor = Descriptor(digest, found.total, BLOB_TYPE)
+            control = cache_control("revalidate", self._visibility)
             return Serve(descriptor, (), None, "relay", control, unsatisfiable_total_bytes=found.total)
         if response.code == 200:
             discard(response)

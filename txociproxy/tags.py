@@ -17,14 +17,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from txociproxy.asking import Asking, fields_of, promised_length
+from txociproxy.answers import field_of, fields_of, promised_length
+from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
-from txociproxy.ingest.resume import field_of
 from txociproxy.interfaces import Ask, IStorage, Pull, Relay, TagName, TagRecord
 from txociproxy.manifests import Manifest, Manifests, promised_digest
-from txociproxy.meanings import Found
-from txociproxy.meanings import Resolved as Resolved
-from txociproxy.meanings import TagRules as TagRules
+from txociproxy.meanings import Found, Resolved, TagRules
 from txociproxy.oci.accept import AcceptClass, answers
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.manifests import bare_media_type, is_schema1

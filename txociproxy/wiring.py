@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from txociproxy.assembly import CoreRules
-from txociproxy.blobs import RangeRules
 from txociproxy.config import Config
-from txociproxy.ingest.ingest import IngestLimits
+from txociproxy.ingest.limits import IngestLimits
 from txociproxy.ingests import IngestCaps
-from txociproxy.tags import TagRules
+from txociproxy.meanings import TagRules
+from txociproxy.parts import RangeRules
 from txociproxy.web.settings import WebSettings
 from txociproxy.web.site import DoorLimits
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.cache.house import CacheCase, manifest
 from txociproxy.assembly import CoreRules
+from txociproxy.meanings import TagRules
 from txociproxy.oci.names import Digest
-from txociproxy.tags import TagRules
 
 OLD, NEW = manifest("old"), manifest("new")
 

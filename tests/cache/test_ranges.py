@@ -7,11 +7,11 @@ from attrs import evolve
 from tests.cache.house import CacheCase, content
 from tests.doubles import FakeResponse
 from txociproxy.assembly import CoreRules
-from txociproxy.blobs import RangeMiss, RangeRules
 from txociproxy.interfaces import Serve
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Digest
 from txociproxy.oci.ranges import ByteRange
+from txociproxy.parts import RangeMiss, RangeRules
 
 DATA = content(400_000)
 TOTAL = len(DATA)

@@ -16,11 +16,11 @@ from tests.doubles import FakeResponse, Request
 from txociproxy.assembly import CoreRules
 from txociproxy.cache import Answer
 from txociproxy.interfaces import Credentials, Pull, Relay, Serve
+from txociproxy.meanings import TagRules
 from txociproxy.oci.accept import EVERYTHING, AcceptClass, answers
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.manifests import OCI_INDEX, OCI_MANIFEST
 from txociproxy.oci.names import Digest
-from txociproxy.tags import TagRules
 
 CLASSES = (INDEX_CLASS, MANIFEST_CLASS, WIDE_CLASS, EVERYTHING)
 FRESH_S = 3600.0

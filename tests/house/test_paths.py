@@ -11,11 +11,11 @@ from tests.cache.house import CacheCase, content, manifest
 from tests.doubles import FakeResponse, Request
 from tests.web.doubles import KEY, Answer, Registry, result_of
 from txociproxy.assembly import Core, CoreRules
-from txociproxy.blobs import RangeRules
 from txociproxy.envelopes import Envelopes
+from txociproxy.meanings import TagRules
 from txociproxy.oci.manifests import OCI_INDEX
 from txociproxy.oci.names import Digest
-from txociproxy.tags import TagRules
+from txociproxy.parts import RangeRules
 from txociproxy.upstreams.table import UpstreamTable, shipped_entries
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings

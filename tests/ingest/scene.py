@@ -15,7 +15,8 @@ from zope.interface import implementer
 
 from tests.doubles import FakeResponse, FakeSink, InlineWorkers
 from txociproxy.bodies.reader import Reader
-from txociproxy.ingest.ingest import Ingest, IngestLimits, Origin
+from txociproxy.ingest.ingest import Ingest
+from txociproxy.ingest.limits import IngestLimits, Origin
 from txociproxy.interfaces import HeaderList, ISpool, IWorkers
 from txociproxy.oci.errors import BodyLost, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.names import Descriptor, Digest

@@ -210,19 +210,14 @@ class MortalWorkers(ManualWorkers):
         """Take a job, or nothing."""
         return Deferred() if self.is_dead else super().run(function, *args)
 
-    def work(self, count: int | None = None) -> int:
-        """Run jobs until there are no more, or until the process is killed."""
-        done = 0
-        while self.jobs and (count is None or done < count):
-            d, function, args = self.jobs.pop(0)
-            done += 1
-            try:
-                result = function(*args)
-            except Killed:
-                self.is_dead = True
-                self.jobs.clear()
-            except Exception:
-                d.errback(Failure())
-            else:
-                d.callback(result)
-        return done
+    def do(self, d: Deferred[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Do one job, unless the process is killed by it."""
+        try:
+            result = function(*args)
+        except Killed:
+            self.is_dead = True
+            self.jobs.clear()
+        except Exception:
+            d.errback(Failure())
+        else:
+            d.callback(result)

@@ -35,9 +35,7 @@ from zope.interface import implementer
 
 from txociproxy.bodies.lending import Lent
 from txociproxy.ingest.holding import Holding, stopped
-from txociproxy.ingest.limits import TAIL_BYTES as TAIL_BYTES
-from txociproxy.ingest.limits import IngestLimits as IngestLimits
-from txociproxy.ingest.limits import Origin as Origin
+from txociproxy.ingest.limits import IngestLimits, Origin
 from txociproxy.ingest.pace import Pace
 from txociproxy.ingest.source import Source
 from txociproxy.ingest.verdict import Verdict

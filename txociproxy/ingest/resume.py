@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import cast
 
 from attrs import frozen
-from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from twisted.web.iweb import IResponse
 
+from txociproxy.answers import field_of, length_of
 from txociproxy.oci.ranges import parse_content_range
 
 
@@ -29,17 +29,6 @@ class GoOn:
 
     skip_bytes: int
     total_bytes: int | None
-
-
-def field_of(response: IResponse, name: str) -> str | None:
-    """Return one header field of an upstream's answer as text."""
-    values = cast(list[bytes], response.headers.getRawHeaders(name.encode("ascii")) or [])
-    return values[0].decode("latin-1") if values else None
-
-
-def length_of(response: IResponse) -> int | None:
-    """Return the length that an upstream promised for its body."""
-    return None if response.length is UNKNOWN_LENGTH else int(cast(int, response.length))
 
 
 def etag_differs(before: str | None, now: str | None) -> bool:

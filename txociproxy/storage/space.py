@@ -60,16 +60,15 @@ class Space:
             self._due_s = self._clock.seconds()
         return due
 
-    def look(self) -> None:
-        """See how much is free.  Threads only."""
-        self._seen = self._files.space(self._root)
+    def look(self) -> tuple[int, int]:
+        """See how much is free: (bytes for us, bytes in all).  Threads only."""
+        seen = self._seen = self._files.space(self._root)
         self._seen_s = self._clock.seconds()
+        return seen
 
     def check(self, others_bytes: int, size_bytes: int) -> None:
         """Look, and raise NoSpace if ``size_bytes`` more cannot fit beside the others' claims.  Threads only."""
-        self.look()
-        free_bytes, total_bytes = self._seen or (0, 0)
-        self._check(free_bytes, total_bytes, others_bytes + size_bytes)
+        self._check(*self.look(), others_bytes + size_bytes)
 
     def before(self, owner: int) -> int:
         """Return what is promised to those who came before this owner, in bytes.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Literal
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -52,30 +51,6 @@ class Budget:
 
 
 @define(eq=False)
-class Slots:
-    """A bound on what is open at a time, first come first served."""
-
-    _free: int
-    _waiting: deque[Deferred[None]] = field(init=False, factory=deque)
-
-    def take(self) -> Deferred[None]:
-        """Wait for a slot; the Deferred may be cancelled."""
-        if self._free > 0:
-            self._free -= 1
-            return succeed(None)
-        waiter: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
-        return waiter
-
-    def release(self) -> None:
-        """Give a slot back, to the longest waiter if there is one."""
-        if self._waiting:
-            self._waiting.popleft().callback(None)
-        else:
-            self._free += 1
-
-
-@define(eq=False)
 class Wire:
     """Sends the requests of one entry.
 
@@ -87,12 +62,12 @@ class Wire:
     _clock: IReactorTime
     _user_agent: str
     _max_connections: int
-    _bodies: Slots = field(init=False)
-    _asks: Slots = field(init=False)
+    _bodies: DeferredSemaphore = field(init=False)
+    _asks: DeferredSemaphore = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._bodies = Slots(self._max_connections)
-        self._asks = Slots(self._max_connections)
+        self._bodies = DeferredSemaphore(self._max_connections)
+        self._asks = DeferredSemaphore(self._max_connections)
 
     async def send(self, outgoing: Outgoing, budget: Budget) -> IResponse:
         """Return the answer with its headers in.
@@ -132,7 +107,7 @@ class Wire:
 
     async def _exchange(self, outgoing: Outgoing) -> IResponse:
         slots = self._bodies if outgoing.bulk else self._asks
-        await slots.take()
+        await slots.acquire()
         try:
             response = await self._agent.request(
                 outgoing.method.encode("ascii"), outgoing.url.encode("ascii"), self._headers(outgoing), None
@@ -171,7 +146,7 @@ def _sane(response: IResponse, url: str) -> IResponse:
 class LeasedResponse:
     """An answer that gives its slot back when its body has ended."""
 
-    def __init__(self, response: IResponse, slots: Slots) -> None:
+    def __init__(self, response: IResponse, slots: DeferredSemaphore) -> None:
         self.version = response.version
         self.code = response.code
         self.phrase = response.phrase
@@ -194,7 +169,7 @@ class LeasedResponse:
 class _Lease(Protocol):
     """Stands between a body and its protocol, for the sake of the end."""
 
-    def __init__(self, protocol: IProtocol, slots: Slots) -> None:
+    def __init__(self, protocol: IProtocol, slots: DeferredSemaphore) -> None:
         self._protocol = protocol
         self._slots = slots
 

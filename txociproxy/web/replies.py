@@ -55,6 +55,11 @@ class Plan:
     length_bytes: int | None = None
 
 
+def content_lost() -> OCIError:
+    """Return what a client is told whose body broke off before its first byte."""
+    return OCIError("UNAVAILABLE", "the upstream's content was lost on its way")
+
+
 def as_oci_error(error: Exception) -> OCIError | None:
     """Return what a client is told of an error; None for one that nobody expected."""
     if isinstance(error, OCIError):
@@ -62,7 +67,7 @@ def as_oci_error(error: Exception) -> OCIError | None:
     if isinstance(error, UpstreamUnreachable):
         return OCIError("UNAVAILABLE", str(error), status=504 if error.timed_out else 502)
     if isinstance(error, BodyLost):
-        return OCIError("UNAVAILABLE", "the upstream's content was lost on its way", status=502)
+        return content_lost()
     if isinstance(error, StorageUnavailable):
         return OCIError("UNAVAILABLE", "the storage cannot be used now", status=503)
     return None

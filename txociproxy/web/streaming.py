@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from txociproxy.bodies.reader import Reader
 from txociproxy.interfaces import IBody, IFollower, Serve
-from txociproxy.oci.errors import BodyLost, OCIError
+from txociproxy.oci.errors import BodyLost
 from txociproxy.web.access import Visit
-from txociproxy.web.replies import Circumstances, Plan, error_reply
+from txociproxy.web.replies import Circumstances, Plan, content_lost, error_reply
 from txociproxy.web.sending import Reply, RequestSink, channel_of, put_head, send_reply
 
 _BEYOND_ALL = sys.maxsize // 2
@@ -121,4 +121,4 @@ def _sorry(request: Request, around: Circumstances) -> None:
     for name, _ in list(request.responseHeaders.getAllRawHeaders()):
         if name not in (b"Date", b"Connection"):
             request.responseHeaders.removeHeader(name)
-    send_reply(request, error_reply(OCIError("UNAVAILABLE", "the upstream's content was lost on its way"), around))
+    send_reply(request, error_reply(content_lost(), around))
