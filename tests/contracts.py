@@ -63,7 +63,7 @@ class StorageContract(Case):
 
     def commit(self, spool: ISpool, data: bytes = DATA, algorithm: str = "sha256") -> object:
         """Ask for the commit of content."""
-        return spool.commit(Descriptor(Digest.of(data, algorithm), len(data), MEDIA_TYPE), HEADERS, NAMESPACE)
+        return spool.commit(Descriptor(Digest.of(data, algorithm), len(data), MEDIA_TYPE), HEADERS, NAMESPACE, False)
 
     def keep(self, data: bytes = DATA, algorithm: str = "sha256") -> Digest:
         """Keep content."""

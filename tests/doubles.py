@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from zope.interface import implementer
 
-from txociproxy.interfaces import Credentials, IUpstream, IWorkers, Pull
+from txociproxy.interfaces import Credentials, Exchanged, IUpstream, IWorkers, Pull, Relay
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository
 from txociproxy.upstreams.entry import Entry
@@ -164,6 +164,7 @@ class Request:
     reference: str
     byte_range: str | None = None
     authorization: str | None = None
+    own: bool = False
     deadline_s: float | None = field(default=None, eq=False)
 
     def __str__(self) -> str:
@@ -173,11 +174,19 @@ class Request:
 @implementer(IUpstream)
 @define(eq=False)
 class FakeUpstream:
-    """An upstream whose answers are a function of the test; remembers every request."""
+    """An upstream whose answers are a function of the test; remembers every request.
+
+    :ivar granted: what an exchange gives, by what the client showed.
+    :ivar exchanges: what clients showed, in order.
+    """
 
     namespace: str
     script: Script
     requests: list[Request] = field(factory=list)
+    has_own_credentials: bool = False
+    can_spare: bool = True
+    granted: dict[str, Exchanged | Relay | Exception] = field(factory=dict)
+    exchanges: list[tuple[tuple[str, ...], str]] = field(factory=list)
 
     @property
     def seen(self) -> list[str]:
@@ -194,6 +203,16 @@ class FakeUpstream:
         """HEAD."""
         return self._answer("HEAD", pull, credentials, None, deadline_s)
 
+    def probe(self, pull: Pull, credentials: Credentials, deadline_s: float | None) -> Deferred[IResponse]:
+        """HEAD, as far as can be seen from here."""
+        return self._answer("HEAD", pull, credentials, None, deadline_s)
+
+    def exchange(self, repositories: tuple[Repository, ...], authorization: str) -> Deferred[Exchanged | Relay]:
+        """Give what the test says; unknown credentials are refused."""
+        self.exchanges.append((tuple(map(str, repositories)), authorization))
+        answer = self.granted.get(authorization, Relay(401, (), b""))
+        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
+
     def listing(
         self, repository: Repository, path: str, query: str, credentials: Credentials, accept: str
     ) -> Deferred[IResponse]:
@@ -208,7 +227,7 @@ class FakeUpstream:
         self, method: str, pull: Pull, credentials: Credentials, byte_range: str | None, deadline_s: float | None
     ) -> Deferred[IResponse]:
         where = (str(pull.repository), str(pull.reference))
-        return self._ask(Request(method, *where, byte_range, credentials.authorization, deadline_s))
+        return self._ask(Request(method, *where, byte_range, credentials.authorization, credentials.own, deadline_s))
 
     def _ask(self, request: Request) -> Deferred[IResponse]:
         self.requests.append(request)

@@ -62,7 +62,7 @@ class Cache:
         :raises OCIError: the client's fault, or an upstream that sends something else than it should.
         :raises UpstreamUnreachable: there was no answer, and none is kept.
         """
-        admitted = await self._mode.admit(ask.pull, ask.credentials)
+        admitted = await self._mode.admit(ask)
         if isinstance(admitted, Refused):
             return admitted.response
         reference = ask.pull.reference
@@ -195,7 +195,10 @@ class Cache:
     def _elsewhere(self, ask: Ask, found: Elsewhere) -> Answer:
         if ask.method == "HEAD":
             return Serve(found.descriptor, found.headers, None, "hit", self._control("digest"))
-        return Redirect(found.descriptor, found.url, found.expires_s, "hit")
+        control = "no-store"
+        if self._mode.visibility == "public":
+            control = f"private, max-age={max(0, int(found.expires_s) - 10)}"
+        return Redirect(found.descriptor, found.url, found.expires_s, "hit", control)
 
     def _control(self, kind: Literal["digest", "tag", "latest", "revalidate"]) -> str:
         return cache_control(kind, self._mode.visibility)

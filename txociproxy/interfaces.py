@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import IResponse
@@ -44,19 +44,29 @@ class Pull:
 
 @frozen
 class Credentials:
-    """What the client brought for the upstream; never printed.
+    """In whose name upstream is asked; never printed.
 
-    :ivar authorization: the value of an Authorization field to send upstream as it is, or None for an
-        anonymous client.
+    :ivar authorization: what the client brought: the value of an Authorization field to send upstream as it is, or
+        None.
+    :ivar expires_at_s: when what the client brought ends, in seconds since the epoch; None is not known.
+    :ivar own: ask with the proxy's own credentials for this upstream; then ``authorization`` is None.
     """
 
     authorization: str | None = None
+    expires_at_s: float | None = None
+    own: bool = False
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether upstream is asked as anybody may."""
+        return self.authorization is None and not self.own
 
     def __repr__(self) -> str:
-        return "Credentials(anonymous)" if self.authorization is None else "Credentials(...)"
+        return f"Credentials({'own' if self.own else 'anonymous' if self.authorization is None else '...'})"
 
 
 ANONYMOUS = Credentials()
+OWN = Credentials(own=True)
 
 
 @frozen
@@ -82,12 +92,16 @@ class Local:
     """Content that this machine holds, open for reading.
 
     Whoever receives it calls ``body.close()`` or gives the body to a reader, which does.
+
+    :ivar namespace: where it came from.
+    :ivar kept_at_s: when it was published, in seconds since the epoch; None is not known.
     """
 
     descriptor: Descriptor
     headers: HeaderList
     namespace: str | None
     body: IBody
+    kept_at_s: float | None = None
 
 
 @frozen
@@ -146,12 +160,16 @@ class Serve:
 
 @frozen
 class Redirect:
-    """Send the client to another address."""
+    """Send the client to another address.
+
+    :ivar cache_control: shorter than the address lives, and ``no-store`` where a mode asks about each client.
+    """
 
     descriptor: Descriptor
     url: str
     expires_s: float
     outcome: Outcome
+    cache_control: str
 
 
 @frozen
@@ -228,8 +246,11 @@ class ISpool(IConsumer):
     def follow(progressed: Callable[[], None]) -> None:
         """Call ``progressed()`` after every change of ``flushed_bytes`` or ``failure``, and when pages were read."""
 
-    def commit(descriptor: Descriptor, headers: HeaderList, namespace: str) -> Awaitable[None]:
+    def commit(descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Awaitable[None]:
         """Publish atomically after all that was written; the same content twice is fine.
+
+        :param held: it came with the proxy's own credentials, so that it may be found from ``namespace`` only.  What
+            is open already stays open, what is held for others is held for this one too (RULES D3).
 
         :raises StorageUnavailable: it was not published; the spool is dead.
         """
@@ -245,7 +266,7 @@ class IStorage(Interface):
     """Where content is kept."""
 
     def find(digest: Digest, namespace: str) -> Awaitable[Local | Elsewhere | None]:
-        """Return where the content is; None is a miss.
+        """Return where the content is; None is a miss, also for what is held for other namespaces (RULES D3).
 
         :raises StorageUnavailable: it cannot be told.
         """
@@ -273,6 +294,18 @@ class IStorage(Interface):
         """Iterate over what is kept."""
 
 
+@frozen
+class Exchanged:
+    """What an upstream wants to see in a client's name.
+
+    :ivar authorization: None when it wants nothing.
+    :ivar life_s: how long it is good; None when that is not said.
+    """
+
+    authorization: str | None = field(repr=False)
+    life_s: float | None = None
+
+
 class IUpstream(Interface):
     """One namespace, for example docker.io: who has the original.
 
@@ -282,6 +315,8 @@ class IUpstream(Interface):
     """
 
     namespace: str = Attribute("Canonical name.")
+    has_own_credentials: bool = Attribute("Whether it can be asked as ``OWN``.")
+    can_spare: bool = Attribute("Whether its quota leaves room for asks that no client waits for.")
 
     def get(
         pull: Pull, credentials: Credentials, byte_range: str | None, deadline_s: float | None
@@ -295,6 +330,24 @@ class IUpstream(Interface):
     def head(pull: Pull, credentials: Credentials, deadline_s: float | None) -> Awaitable[IResponse]:
         """HEAD a manifest or blob; never becomes a GET."""
 
+    def probe(pull: Pull, credentials: Credentials, deadline_s: float | None) -> Awaitable[IResponse]:
+        """Ask whether these credentials reach this content in this repository (RULES D1).
+
+        A HEAD; where HEAD cannot tell (a redirect target that answers 403, 405 or 501, a registry that answers 405
+        or 501), one GET of the first byte, closed after its headers.  200 and 206 are a yes.  Nothing is left to
+        deliver: the answer has its status, its header fields and, for a refusal, a short body at most.
+
+        :raises UpstreamUnreachable: also for 5xx of a redirect target.
+        """
+
+    def exchange(repositories: tuple[Repository, ...], authorization: str) -> Awaitable[Exchanged | Relay]:
+        """Turn what a client shows us (``Basic ...``) into what this upstream wants, at its own token server.
+
+        :returns: a Relay for the token server's refusal.
+        :raises UpstreamUnreachable: there is no answer.
+        :raises OCIError: the token server may not see credentials for this upstream (RULES C8).
+        """
+
     def listing(
         repository: Repository, path: str, query: str, credentials: Credentials, accept: str
     ) -> Awaitable[IResponse]:
@@ -306,11 +359,15 @@ class IUpstream(Interface):
 
 @frozen
 class Admitted:
-    """The client may have it; for a tag the digest says which content is meant."""
+    """The client may have it; for a tag the digest says which content is meant.
+
+    :ivar headers: the upstream's header fields, as they came; empty where nobody was asked.
+    """
 
     digest: Digest | None = None
     media_type: str | None = None
     size_bytes: int | None = None
+    headers: HeaderList = ()
 
 
 @frozen
@@ -327,7 +384,7 @@ class IMode(Interface):
     survives_upstream_loss: bool = Attribute("Whether kept tags are served stale.")
     visibility: Visibility = Attribute("``public`` or ``private``, for Cache-Control.")
 
-    def admit(pull: Pull, credentials: Credentials) -> Awaitable[Admitted | Refused]:
+    def admit(ask: Ask) -> Awaitable[Admitted | Refused]:
         """Decide whether this client may have this content.
 
         :raises UpstreamUnreachable: it cannot be told.

@@ -34,6 +34,7 @@ class Manifest:
     """A manifest that has been proven.
 
     :ivar is_kept: whether the storage has taken it.
+    :ivar held: came with the proxy's own credentials (RULES D3).
     """
 
     descriptor: Descriptor
@@ -41,6 +42,7 @@ class Manifest:
     namespace: str
     data: bytes
     is_kept: bool = False
+    held: bool = False
 
     def to_local(self) -> Local:
         """Return it as content that is here."""
@@ -172,7 +174,7 @@ class Manifests:
         spool.write(manifest.data)
 
         async def commit() -> None:
-            await spool.commit(manifest.descriptor, manifest.headers, manifest.namespace)
+            await spool.commit(manifest.descriptor, manifest.headers, manifest.namespace, manifest.held)
 
         def over(result: Failure | None) -> None:
             timer.cancel() if timer.active() else None

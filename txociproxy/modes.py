@@ -6,7 +6,7 @@ from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from txociproxy.interfaces import Admitted, Credentials, IMode, Pull, Refused, Visibility
+from txociproxy.interfaces import Admitted, Ask, IMode, Refused, Visibility
 
 
 @implementer(IMode)
@@ -18,6 +18,6 @@ class Transparent:
     survives_upstream_loss: bool = True
     visibility: Visibility = "public"
 
-    def admit(self, pull: Pull, credentials: Credentials) -> Deferred[Admitted | Refused]:
+    def admit(self, ask: Ask) -> Deferred[Admitted | Refused]:
         """Everybody is admitted, and nobody is asked."""
         return succeed(Admitted())

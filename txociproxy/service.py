@@ -35,7 +35,7 @@ from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.table import LiveTable, UpstreamTable
 from txociproxy.web.doors import door, place_of
 from txociproxy.web.making import make_site
 from txociproxy.web.site import DoorSite
@@ -69,8 +69,8 @@ def build(config: Config, reactor: Any) -> House:
     files, layout = Files(), Layout(Path(config.fs_root))
     space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
     storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
-    table = UpstreamTable(config.upstreams, config.default_namespace)
-    upstreams = Upstreams(reactor, table)
+    table = LiveTable(UpstreamTable(config.upstreams, config.default_namespace))
+    upstreams = Upstreams(reactor, table, readers)
     core = assemble(storage, Transparent(), upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.cache.house import CacheCase, content
 from tests.doubles import FakeResponse
-from txociproxy.interfaces import Admitted, Credentials, Pull, Refused, Relay
+from txociproxy.interfaces import Admitted, Ask, Refused, Relay
 from txociproxy.modes import Transparent
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 
@@ -150,7 +150,7 @@ class Closed(Transparent):
 
     response: Relay = field(kw_only=True)
 
-    def admit(self, pull: Pull, credentials: Credentials) -> Deferred[Admitted | Refused]:
+    def admit(self, ask: Ask) -> Deferred[Admitted | Refused]:
         """Refuse."""
         return succeed(Refused(self.response))
 

@@ -27,10 +27,10 @@ class LaggingSpool(MemorySpool):
         """How far the test let it go."""
         return self.flushed if self.lag else len(self._data)
 
-    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
+    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Deferred[None]:
         """Never end, or publish."""
         if not self.hangs:
-            return super().commit(descriptor, headers, namespace)
+            return super().commit(descriptor, headers, namespace, held)
         self.committing = Deferred()
         return self.committing
 

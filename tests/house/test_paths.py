@@ -16,7 +16,7 @@ from txociproxy.meanings import TagRules
 from txociproxy.oci.manifests import OCI_INDEX
 from txociproxy.oci.names import Digest
 from txociproxy.parts import RangeRules
-from txociproxy.upstreams.table import UpstreamTable, shipped_entries
+from txociproxy.upstreams.table import LiveTable, UpstreamTable, shipped_entries
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings
 
@@ -30,7 +30,7 @@ class Door(Registry):
 
     def __init__(self, core: Core, case: CacheCase) -> None:
         self.clock = case.clock
-        table = UpstreamTable(shipped_entries(), "docker.io")
+        table = LiveTable(UpstreamTable(shipped_entries(), "docker.io"))
         envelopes = Envelopes(KEY, self.clock.seconds)
         self.root = make_root(self.clock, core.cache, table, envelopes, WebSettings())
         self.agent = RequestTraversalAgent(self.root)

@@ -113,7 +113,7 @@ class ScriptedSpool:
         """Remember who wants to know."""
         self._followers.append(progressed)
 
-    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
+    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Deferred[None]:
         """Publish, at once if prompt."""
         self.commits += 1
         if self.failure is not None or self.abandoned:

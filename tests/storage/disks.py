@@ -95,7 +95,7 @@ class Disk:
 
     def commit(self, spool: ISpool, data: bytes, headers: HeaderList = ()) -> Outcome:
         """Commit what was written; the threads have not worked yet."""
-        return Outcome(spool.commit(Descriptor(Digest.of(data), len(data), BLOB_TYPE), headers, "docker.io"))
+        return Outcome(spool.commit(Descriptor(Digest.of(data), len(data), BLOB_TYPE), headers, "docker.io", False))
 
     def keep(self, data: bytes) -> Digest:
         """Keep content from its first byte to its commit."""

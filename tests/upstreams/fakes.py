@@ -16,13 +16,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from tests.doubles import InlineWorkers
 from txociproxy.interfaces import Pull
 from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.names import Digest, Repository, Tag
 from txociproxy.upstreams.agents import Line
 from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.registry import Upstream, Upstreams
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.registry import Upstreams
+from txociproxy.upstreams.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.upstream import Upstream
 from txociproxy.upstreams.wire import Wire
 
 URL = "https://registry.example.com"
@@ -158,7 +160,7 @@ def upstream_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstr
 def upstreams_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstreams:
     """Return a table of one upstream over a network in memory."""
     entry = Entry(NAMESPACE, (URL,)) if entry is None else entry
-    return Upstreams(clock, UpstreamTable((entry,), NAMESPACE), lambda _: Line(net))
+    return Upstreams(clock, LiveTable(UpstreamTable((entry,), NAMESPACE)), InlineWorkers(), lambda _: Line(net))
 
 
 def wire_on(net: FakeNet, clock: Clock, max_connections: int = 4) -> Wire:

@@ -25,7 +25,7 @@ from txociproxy.bodies.lending import MemoryBody
 from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import Ask, Credentials, Redirect, Relay, Serve
 from txociproxy.oci.names import Descriptor, Digest
-from txociproxy.upstreams.table import Entry, UpstreamTable, shipped_entries
+from txociproxy.upstreams.table import Entry, LiveTable, UpstreamTable, shipped_entries
 from txociproxy.web.channel import Channel
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings
@@ -168,7 +168,7 @@ class Registry:
         self.clock.advance(1_800_000_000)
         self.cache = FakeCache()
         self.envelopes = Envelopes(KEY, self.clock.seconds)
-        table = UpstreamTable(entries or shipped_entries(), default)
+        table = LiveTable(UpstreamTable(entries or shipped_entries(), default))
         cache = cast("Cache", self.cache)
         self.root = make_root(self.clock, cache, table, self.envelopes, WebSettings(**settings))
         self.agent = RequestTraversalAgent(self.root)

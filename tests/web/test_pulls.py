@@ -143,7 +143,9 @@ class ServingTests(SynchronousTestCase):
     def test_a_redirect_has_no_length_of_the_blob_and_no_long_life(self) -> None:
         """A client is sent elsewhere with nothing of the content but its digest."""
         descriptor = Descriptor(DIGEST, 1024, "application/octet-stream")
-        self.registry.cache.verdict = Redirect(descriptor, "https://store.example/x?sig=1", 120.0, "hit")
+        self.registry.cache.verdict = Redirect(
+            descriptor, "https://store.example/x?sig=1", 120.0, "hit", "private, max-age=110"
+        )
         answer = self.registry.get(BLOB)
         self.assertEqual(answer.status, 307)
         self.assertEqual(answer.get("Location"), "https://store.example/x?sig=1")

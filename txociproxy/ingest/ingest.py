@@ -53,6 +53,7 @@ class Ingest(Lent):
     :ivar descriptor: what it shall be; its size is the upstream's promise.
     :ivar _proof: where the bytes are hashed; None for a relayed range, which cannot be proven.
     :ivar _first_spool: where it is kept; None or dead means that this pull goes on unkept.
+    :ivar held: came with the proxy's own credentials (RULES D3).
     :ivar deserted: called when it goes on for the storage alone.
     :ivar ended: called once, when there is nothing more to do: after the commit, or when it was given up.
     :ivar fate: ``arriving``, ``proven``, ``wrong``, ``lost`` or ``abandoned``.
@@ -69,6 +70,7 @@ class Ingest(Lent):
     ended: Callable[[Ingest], None]
     over_budget: Callable[[], bool] = field(default=lambda: False)
     deserted: Callable[[Ingest], None] = field(default=lambda _: None)
+    held: bool = False
     fate: str = "arriving"
     kept: bool = False
     verdict: Verdict | None = field(default=None, init=False)
@@ -256,7 +258,7 @@ class Ingest(Lent):
             self._over()
             return
         descriptor = Descriptor(self.descriptor.digest, self.received_bytes, self.descriptor.media_type)
-        d = Deferred.fromCoroutine(_await(spool.commit(descriptor, self.headers, self.namespace)))
+        d = Deferred.fromCoroutine(_await(spool.commit(descriptor, self.headers, self.namespace, self.held)))
         self._commit_timer = self._clock.callLater(self._limits.commit_s, self._commit_stalled)
         d.addCallbacks(self._committed, self._uncommitted)
 

@@ -118,7 +118,7 @@ class MemorySpool:
         """Memory is no file."""
         return None
 
-    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
+    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Deferred[None]:
         """See :meth:`ISpool.commit`."""
         if self.failure is not None or self._state != "open":
             return fail(StorageUnavailable("this spool is dead"))

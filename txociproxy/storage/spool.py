@@ -91,7 +91,7 @@ class DiskSpool:
         count = min(max_bytes, self.flushed_bytes - offset_bytes)
         return self._pages.extent_at(self._readable(), offset_bytes, count) if count > 0 else None
 
-    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> Deferred[None]:
+    def commit(self, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Deferred[None]:
         """See :meth:`ISpool.commit`."""
         if self._state != "open" or self.failure is not None:
             return fail(self.failure or StorageUnavailable(f"this spool is {self._state} already"))

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from txociproxy import __version__
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, canonical_namespace
+from txociproxy.upstreams.accounts import Account
 from txociproxy.upstreams.origins import Origin, base_url
 
 ClientCredentials = Literal["forward", "ignore"]
@@ -21,6 +22,43 @@ def _base_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 def _lower(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(text.lower() for text in texts)
+
+
+@frozen
+class Tls:
+    """TLS to the origins of ``urls`` and ``origins``; every other one is met with the system's trust and ``ca``.
+
+    :ivar ca: a file of PEM certificates that are trusted beside the system's (RULES F3).
+    :ivar cert: a file with the client's certificate and its chain, PEM.
+    :ivar key: a file with its private key, PEM; None is the same file.
+    :ivar verify: False takes any certificate.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+
+@frozen
+class TagRule:
+    """What is decided about some tags of one upstream; None leaves it to the settings of all.
+
+    :ivar match: a glob over ``<repository>:<tag>``; ``*`` matches slashes too.
+    :ivar keep: whether they are believed at all.
+    :ivar stale_if_error_s: infinity is unlimited.
+    """
+
+    match: str = "*"
+    keep: bool | None = None
+    fresh_s: float | None = None
+    swr_s: float | None = None
+    stale_if_error_s: float | None = None
+    on_upstream_404: Literal["keep", "drop"] | None = None
+
+    def matches(self, repository: Repository, tag: str) -> bool:
+        """Whether it is about this tag."""
+        return fnmatchcase(f"{repository}:{tag}", self.match)
 
 
 @frozen
@@ -38,6 +76,14 @@ class Entry:
     :ivar token_realm: a token server elsewhere that may see credentials for it (RULES C8).
     :ivar allowed: globs of repositories; empty allows all.  ``*`` matches slashes too.
     :ivar refused: globs of repositories; they win over ``allowed``.
+    :ivar account: where our own credentials for it come from; None has none.
+    :ivar tls: for its own origins.
+    :ivar tag_rules: the first that matches a tag counts.
+    :ivar blob_invalidation_time_s: how old a kept blob may be before the upstream is asked whether it still has it;
+        None never asks.
+    :ivar quota_low: the part of the upstream's pull quota (RateLimit-Limit) below which asks stop that no client
+        waits for.
+    :ivar is_listed: False for one that nobody has configured: public addresses only, nobody's credentials (RULES F1).
     :ivar stale_deadline_s: to the first byte where a stale answer is at hand (RULES D7, as the next three).
     :ivar head_deadline_s: for HEAD and manifests when the client has a fallback.
     :ivar blob_deadline_s: for blobs when the client has a fallback.
@@ -69,6 +115,12 @@ class Entry:
     silence_timeout_s: float = 30.0
     max_connections: int = 64
     user_agent: str = f"txociproxy/{__version__}"
+    account: Account | None = field(default=None, repr=False)
+    tls: Tls | None = None
+    tag_rules: tuple[TagRule, ...] = ()
+    blob_invalidation_time_s: float | None = None
+    quota_low: float = 0.1
+    is_listed: bool = True
     own_hosts: frozenset[str] = field(init=False, eq=False, repr=False)
     named_origins: frozenset[Origin] = field(init=False, eq=False, repr=False)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, canonical_namespace, looks_like_host
@@ -36,14 +36,16 @@ class Route(NamedTuple):
 
 @frozen
 class UpstreamTable:
-    """Every upstream that is served; anything else is DENIED.
+    """Every upstream that is served; anything else is DENIED, or asked as a stranger would.
 
     :ivar default: the namespace of names that say none.
+    :ivar unlisted: what becomes of namespaces that are not in the table (RULES B6, F1).
     :raises ValueError: two entries claim the same, or the default is not in the table.
     """
 
     entries: tuple[Entry, ...]
     default: str = "docker.io"
+    unlisted: Literal["public", "deny"] = "deny"
     _by_namespace: Mapping[str, Entry] = field(init=False, eq=False, repr=False)
     _by_host: Mapping[str, Entry] = field(init=False, eq=False, repr=False)
 
@@ -142,6 +144,13 @@ class UpstreamTable:
             return self.entry(canonical_namespace(segment))
         except OCIError:
             return None
+
+
+@define(eq=False)
+class LiveTable:
+    """The table as it stands now; a reload puts another in its place."""
+
+    current: UpstreamTable
 
 
 def _without_namespace(name: str, namespace: str) -> str:

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txociproxy.envelopes import Envelopes
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.table import LiveTable
 from txociproxy.web.authorization import Reception
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from txociproxy.cache import Cache
 
 
-def make_root(
-    clock: IReactorTime, cache: Cache, table: UpstreamTable, envelopes: Envelopes, settings: WebSettings
-) -> Root:
+def make_root(clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: Envelopes, settings: WebSettings) -> Root:
     """Return the root resource, which needs no particular site."""
     reception = Reception(envelopes, settings.is_transparent)
     desks = Desks(
@@ -36,7 +34,7 @@ def make_root(
 
 
 def make_site(
-    clock: IReactorTime, cache: Cache, table: UpstreamTable, envelopes: Envelopes, settings: WebSettings
+    clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: Envelopes, settings: WebSettings
 ) -> DoorSite:
     """Return the factory to listen with; ``beside`` gives more of it for listeners that upstreams claim."""
     return DoorSite(make_root(clock, cache, table, envelopes, settings), clock, Census(settings.limits))

@@ -9,7 +9,7 @@ from twisted.web.server import Request
 
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.requests import Ping
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.table import LiveTable
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import about_ping, host_of, listener_of
 from txociproxy.web.authorization import Reception
@@ -32,13 +32,13 @@ class Pings:
     """
 
     _cache: Cache
-    _table: UpstreamTable
+    _table: LiveTable
     _reception: Reception
     _settings: WebSettings
 
     async def answer(self, request: Request, visit: Visit, target: Ping) -> Reply:
         """Ask the upstream only when no other can be meant."""
-        entry = self._table.bound(target.namespace, host_of(request), listener_of(request))
+        entry = self._table.current.bound(target.namespace, host_of(request), listener_of(request))
         named = entry.namespace if entry is not None and target.namespace else None
         around = about_ping(request, self._settings.public_url, named)
         if self._reception.shows_ours(request):
@@ -46,7 +46,7 @@ class Pings:
         if entry is not None:
             visit.namespace = entry.namespace
             return await self._relayed(entry.namespace, around)
-        if any(entry.client_credentials == "forward" for entry in self._table.entries):
+        if any(entry.client_credentials == "forward" for entry in self._table.current.entries):
             return error_reply(OCIError("UNAUTHORIZED", "fetch a token first"), around)
         return welcome(around)
 

@@ -12,7 +12,7 @@ from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.oci.names import Digest, Reference
 from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList
-from txociproxy.upstreams.table import Route, UpstreamTable
+from txociproxy.upstreams.table import LiveTable, Route
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import (
     about_repository,
@@ -49,7 +49,7 @@ class Pulls:
     """Answers what concerns a repository."""
 
     _cache: Cache
-    _table: UpstreamTable
+    _table: LiveTable
     _reception: Reception
     _streams: Streams
     _settings: WebSettings
@@ -58,7 +58,7 @@ class Pulls:
         self, request: Request, visit: Visit, target: ManifestPull | BlobPull | TagList | Referrers
     ) -> None:
         """Answer one request; its errors name the repository in their challenge."""
-        route = self._table.route(target.name, target.namespace, host_of(request), listener_of(request))
+        route = self._table.current.route(target.name, target.namespace, host_of(request), listener_of(request))
         visit.namespace, visit.repository = route.namespace, str(route.repository)
         around = about_repository(request, self._settings.public_url, route, target)
         try:

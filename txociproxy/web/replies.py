@@ -137,7 +137,7 @@ def redirect_reply(redirect: Redirect, around: Circumstances) -> Reply:
     headers = (
         ("Location", redirect.url),
         ("Docker-Content-Digest", str(redirect.descriptor.digest)),
-        ("Cache-Control", f"private, max-age={max(0, int(redirect.expires_s) - 10)}"),
+        ("Cache-Control", redirect.cache_control),
         *around.made,
     )
     return Reply(307, headers, b"", 0)

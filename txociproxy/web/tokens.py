@@ -22,7 +22,7 @@ from txociproxy.oci.challenges import Scope, parse_scopes
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository
 from txociproxy.oci.requests import TokenAsk
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.table import LiveTable
 from txociproxy.web.asking import host_of
 from txociproxy.web.heads import malformed
 from txociproxy.web.sending import Reply
@@ -71,7 +71,7 @@ class TokenEndpoint:
     """Gives tokens."""
 
     _clock: IReactorTime
-    _table: UpstreamTable
+    _table: LiveTable
     _envelopes: Envelopes
     _life_s: int
     _failures: Failures = field(init=False)
@@ -92,7 +92,7 @@ class TokenEndpoint:
             if asked.namespace is None:
                 granted = self._routed(scopes, host_of(request), listener)
             else:
-                namespace = self._table.listed(asked.namespace).namespace
+                namespace = self._table.current.listed(asked.namespace).namespace
                 granted = (namespace, self._repositories(scopes, namespace))
         except OCIError:
             if is_known:
@@ -111,7 +111,7 @@ class TokenEndpoint:
         repositories: list[Repository] = []
         for scope in filter(_pulls, scopes):
             try:
-                route = self._table.route(scope.name, None, host, listener)
+                route = self._table.current.route(scope.name, None, host, listener)
             except OCIError:
                 continue
             namespace = namespace or route.namespace
@@ -124,7 +124,7 @@ class TokenEndpoint:
         repositories: list[Repository] = []
         for scope in filter(_pulls, scopes):
             try:
-                repositories.append(self._table.route(scope.name, namespace, None).repository)
+                repositories.append(self._table.current.route(scope.name, namespace, None).repository)
             except OCIError:
                 continue
         return tuple(repositories)

@@ -1,0 +1,102 @@
+"""Where the proxy's own credentials for an upstream come from: what is configured, as values; nothing is read here."""
+
+from __future__ import annotations
+
+import base64
+from typing import Protocol
+
+from attrs import field, frozen
+
+from txociproxy.oci.errors import UpstreamUnreachable
+
+DEFAULT_LIFETIME_S = 3600.0
+
+
+@frozen
+class Login:
+    """A name and a password, as they are used now; neither is ever printed."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @property
+    def authorization(self) -> str:
+        """The value of an Authorization field (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+
+
+@frozen
+class Password:
+    """A name and a password that do not change while the process runs."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@frozen
+class PasswordFile:
+    """A password in a file of its own, which may be replaced at any time; its last line end does not count."""
+
+    username: str = field(repr=False)
+    path: str
+
+
+@frozen
+class DockerConfig:
+    """A ``config.json`` as ``docker login`` writes it: ``auths``, ``credHelpers`` and ``credsStore``.
+
+    :ivar environment: names of variables that a helper it names may see, with their values.
+    """
+
+    path: str
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@frozen
+class Helper:
+    """A program ``docker-credential-<name>`` (docker-credential-helpers, "get").
+
+    :ivar server: what it is asked for; None is the upstream's first URL.
+    :ivar lifetime_s: how long its answer is used.
+    :ivar environment: the only variables that it sees, with their values.
+    """
+
+    name: str
+    server: str | None = None
+    lifetime_s: float = DEFAULT_LIFETIME_S
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@frozen
+class Ecr:
+    """Amazon ECR: GetAuthorizationToken, with what the AWS SDK finds in its usual places.
+
+    :ivar region: None is taken from the host, ``<account>.dkr.ecr.<region>.amazonaws.com``.
+    :ivar profile: of the SDK's configuration file.
+    """
+
+    region: str | None = None
+    profile: str | None = None
+
+
+Account = Password | PasswordFile | DockerConfig | Helper | Ecr
+
+
+class LoginUnavailable(UpstreamUnreachable):
+    """Our own credentials cannot be had now: a file is gone, a helper fails; the text says which, and no secret."""
+
+
+class LoginSource(Protocol):
+    """Gives the login of one upstream, and keeps it as long as it may."""
+
+    async def login(self) -> Login:
+        """Return the login that is good now; all who ask at once share one reading.
+
+        :raises LoginUnavailable: there is none now.
+        """
+
+    def refused(self, login: Login) -> None:
+        """Hear that the upstream or its token server has refused this login: the next ask reads afresh."""
+
+    def stop(self) -> None:
+        """End what is running (a helper's process)."""
