@@ -18,8 +18,8 @@ LAYERS = (
     {"answers", "bodies", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
-        *("asking", "assembly", "blobs", "cache", "flights", "ingests", "listings", "manifests", "meanings"),
-        *("modes", "parts", "pings", "slots", "tags"),
+        *("admissions", "ages", "asking", "assembly", "blobs", "cache", "exchanges", "flights", "ingests", "listings"),
+        *("manifests", "meanings", "modes", "parts", "pings", "slots", "tags"),
     },
     {"web"},
     {"config", "namespaces", "options", "process", "quantities", "service", "settings", "sources", "wiring"},

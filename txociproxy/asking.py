@@ -1,17 +1,18 @@
-"""How upstream is asked on behalf of a pull: with whose credentials, how long, and what becomes of a refusal."""
+"""How upstream is asked on behalf of a pull: in whose name, how long, and what becomes of a refusal."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from attrs import define
+from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import fields_of
-from txociproxy.interfaces import ANONYMOUS, Ask, Credentials, IUpstream, Pull, Relay
+from txociproxy.interfaces import ANONYMOUS, OWN, Ask, Credentials, IUpstream, Pull, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.upstreams.accounts import LoginUnavailable
 from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.entry import Entry
 
@@ -30,32 +31,59 @@ class Registry(Protocol):
         """Return what is configured about a namespace."""
 
 
+@frozen
+class Got:
+    """An upstream's answer.
+
+    :ivar held: it was given to the proxy's own credentials, so that what it brings is held (RULES D3).
+    """
+
+    response: IResponse
+    held: bool = False
+
+
 @define(eq=False)
 class Asking:
     """Asks upstreams.
 
+    :ivar _strict: only in the client's own name; else, where that is refused, in ours and then in nobody's.
     :ivar _silence_s: without a byte of a small body, after which it counts as broken off.
     """
 
     _registry: Registry
     _clock: IReactorTime
+    _strict: bool
     _silence_s: float = 30.0
 
-    async def get(self, ask: Ask, pull: Pull, byte_range: str | None = None, stale: bool = False) -> IResponse:
-        """GET with the client's credentials; where they are refused, without any.
+    async def get(
+        self,
+        ask: Ask,
+        pull: Pull,
+        byte_range: str | None = None,
+        stale: bool = False,
+        others: Iterable[Credentials] = (),
+    ) -> Got:
+        """GET in the names that this mode allows, until one is not refused.
 
         :param stale: whether a stale answer is at hand, which shortens the deadline.
+        :param others: what other clients brought who may have the same content of the same repository.
         :raises UpstreamUnreachable: no answer.
         """
-        upstream, deadline_s = self._upstream(pull), self._deadline_s(ask, pull, "GET", stale)
-        return await self.as_anybody(ask.credentials, lambda who: upstream.get(pull, who, byte_range, deadline_s))
+        upstream, deadline_s = self.upstream(pull.namespace), self._deadline_s(ask, pull, "GET", stale)
+        names = (ask.credentials, *others)
+        return await self.as_allowed(upstream, names, lambda who: upstream.get(pull, who, byte_range, deadline_s))
 
     async def head(self, ask: Ask, pull: Pull, stale: bool = False) -> IResponse:
-        """HEAD with the client's credentials; where they are refused, without any."""
-        upstream, deadline_s = self._upstream(pull), self._deadline_s(ask, pull, "HEAD", stale)
-        response = await self.as_anybody(ask.credentials, lambda who: upstream.head(pull, who, deadline_s))
-        discard(response)
-        return response
+        """HEAD in the names that this mode allows, until one is not refused."""
+        upstream, deadline_s = self.upstream(pull.namespace), self._deadline_s(ask, pull, "HEAD", stale)
+        got = await self.as_allowed(upstream, (ask.credentials,), lambda who: upstream.head(pull, who, deadline_s))
+        discard(got.response)
+        return got.response
+
+    async def probe(self, ask: Ask) -> IResponse:
+        """Ask whether the client's own credentials reach what it asks for."""
+        deadline_s = self._deadline_s(ask, ask.pull, "HEAD", False)
+        return await self.upstream(ask.pull.namespace).probe(ask.pull, ask.credentials, deadline_s)
 
     async def relay(self, response: IResponse, max_bytes: int = MAX_RELAYED_BYTES) -> Relay:
         """Read an answer whole, to be passed on.
@@ -74,25 +102,61 @@ class Asking:
             body = b""
         return Relay(response.code, fields_of(response), body)
 
-    async def as_anybody(
-        self, credentials: Credentials, send: Callable[[Credentials], Awaitable[IResponse]]
-    ) -> IResponse:
-        """Send with the client's credentials; where they are refused, without any."""
-        response = await send(credentials)
-        if response.code in (401, 403) and credentials.authorization is not None:
-            # Transparent mode: who may not read this with his own credential reads what everybody may.
-            discard(response)
-            response = await send(ANONYMOUS)
-        return response
+    async def as_allowed(
+        self,
+        upstream: IUpstream,
+        brought: Iterable[Credentials],
+        send: Callable[[Credentials], Awaitable[IResponse]],
+    ) -> Got:
+        """Send in one name after the other until one is not refused; the last refusal is the answer.
 
-    def _upstream(self, pull: Pull) -> IUpstream:
-        upstream = self._registry.upstream(pull.namespace)
+        :param brought: what clients brought, first choice first.
+        :raises LoginUnavailable: our own login cannot be had now, and nobody else's is enough.
+        """
+        lost: LoginUnavailable | None = None
+        got: Got | None = None
+        for who in self._names(upstream, brought):
+            if got is not None:
+                discard(got.response)
+            try:
+                got = Got(await send(who), who.own)
+            except LoginUnavailable as error:
+                got, lost = None, error
+                continue
+            if got.response.code not in (401, 403):
+                return got
+        if lost is not None:
+            if got is not None:
+                discard(got.response)
+            raise lost
+        assert got is not None, "somebody is always asked for"
+        return got
+
+    def _names(self, upstream: IUpstream, brought: Iterable[Credentials]) -> list[Credentials]:
+        """Return in whose names to ask, each once."""
+        names = dict.fromkeys(brought)
+        if self._strict:
+            return list(names)
+        # Transparent mode: who may not read this with his own credential reads what we, and what everybody may.
+        named = [who for who in names if not who.is_anonymous]
+        return [*named, *((OWN,) if upstream.has_own_credentials else ()), ANONYMOUS]
+
+    def upstream(self, namespace: str) -> IUpstream:
+        """Return the upstream of a namespace.
+
+        :raises UpstreamUnreachable: it has been taken out of the configuration meanwhile.
+        """
+        upstream = self._registry.upstream(namespace)
         if upstream is None:
-            raise UpstreamUnreachable(f"no upstream is configured for {pull.namespace}")
+            raise UpstreamUnreachable(f"no upstream is configured for {namespace}")
         return upstream
 
+    def entry(self, namespace: str) -> Entry | None:
+        """Return what is configured about a namespace."""
+        return self._registry.entry(namespace)
+
     def _deadline_s(self, ask: Ask, pull: Pull, method: str, stale: bool) -> float | None:
-        entry = self._registry.entry(pull.namespace)
+        entry = self.entry(pull.namespace)
         if entry is None:
             return None
         if stale:

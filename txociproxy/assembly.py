@@ -7,9 +7,11 @@ from collections.abc import Callable
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
+from txociproxy.ages import Ages
 from txociproxy.asking import Asking, Registry
 from txociproxy.blobs import Blobs
 from txociproxy.cache import Cache
+from txociproxy.exchanges import Exchanges
 from txociproxy.ingest.limits import IngestLimits
 from txociproxy.ingests import IngestCaps, Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
@@ -57,12 +59,13 @@ def assemble(
     :param now: seconds since the epoch.
     """
     silence_s = rules.limits.silence_s
-    asking = Asking(registry, clock, silence_s)
+    asking = Asking(registry, clock, not mode.uses_own_credentials, silence_s)
     manifests = Manifests(storage, asking, hashers, clock, silence_s)
     ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps)
     blobs = Blobs(asking, ingests, clock, rules.ranges, mode.visibility)
     tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
-    pings = Pings(registry, asking, clock, mode.survives_upstream_loss)
+    pings = Pings(asking, clock, mode.survives_upstream_loss)
     listings = Listings(asking, clock, mode.survives_upstream_loss)
-    cache = Cache(storage, mode, registry, asking, manifests, tags, blobs, listings, pings, rules.tags)
+    exchanges, ages = Exchanges(asking, mode.survives_upstream_loss), Ages(asking, now)
+    cache = Cache(storage, mode, asking, manifests, tags, blobs, listings, pings, exchanges, ages)
     return Core(cache, ingests)

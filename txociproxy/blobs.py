@@ -82,6 +82,7 @@ class Blobs:
             if isinstance(outcome, Relay):
                 return outcome
             ingest = outcome.value
+        self._ingests.join(ask)
         try:
             await self._until_it_may_begin(ingest)
         except BaseException:
@@ -118,10 +119,10 @@ class Blobs:
         await self._ingests.slots.enter(*places, until_s=until_s)
         begun = False
         try:
-            response = await self._asking.get(ask, ask.pull)
-            if response.code != 200:
-                return await self._asking.relay(response)
-            ingest = self._ingests.begin(ask, digest, response, lambda n: self._reopen(ask, n, None))
+            got = await self._asking.get(ask, ask.pull)
+            if got.response.code != 200:
+                return await self._asking.relay(got.response)
+            ingest = self._ingests.begin(ask, digest, got, lambda n: self._reopen(ask, n, None))
             begun = True
             return Landed(ingest)
         finally:
@@ -131,7 +132,8 @@ class Blobs:
     async def _reopen(self, ask: Ask, offset_bytes: int, stop_bytes: int | None) -> IResponse:
         last = "" if stop_bytes is None else str(stop_bytes - 1)
         wanted = f"bytes={offset_bytes}-{last}" if offset_bytes or last else None
-        return await self._asking.get(ask, ask.pull, wanted)
+        got = await self._asking.get(ask, ask.pull, wanted, others=self._ingests.brought(ask))
+        return got.response
 
     async def _until_it_may_begin(self, ingest: Ingest) -> None:
         """Bodies no longer than the tail wait for the verdict before the status line (RULES E2)."""

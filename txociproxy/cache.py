@@ -11,13 +11,19 @@ from typing import Literal
 from attrs import define, evolve
 from twisted.web.iweb import IResponse
 
+from txociproxy.ages import Ages
 from txociproxy.answers import field_of, fields_of, promised_length
-from txociproxy.asking import Asking, Registry
+from txociproxy.asking import Asking
 from txociproxy.blobs import Blobs
+from txociproxy.exchanges import Exchanges
+from txociproxy.ingests import BLOB_TYPE
 from txociproxy.interfaces import (
+    ANONYMOUS,
+    Admitted,
     Ask,
     Credentials,
     Elsewhere,
+    Exchanged,
     IMode,
     IStorage,
     Local,
@@ -30,7 +36,7 @@ from txociproxy.interfaces import (
 )
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifest, Manifests
-from txociproxy.meanings import Resolved, TagRules
+from txociproxy.meanings import Resolved
 from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control, kept
 from txociproxy.oci.manifests import bare_media_type
@@ -47,14 +53,14 @@ class Cache:
 
     _storage: IStorage
     _mode: IMode
-    _registry: Registry
     _asking: Asking
     _manifests: Manifests
     _tags: Tags
     _blobs: Blobs
     _listings: Listings
     _pings: Pings
-    _tag_rules: TagRules
+    _exchanges: Exchanges
+    _ages: Ages
 
     async def pull(self, ask: Ask) -> Answer:
         """Answer a GET or HEAD of a manifest or blob.
@@ -66,8 +72,12 @@ class Cache:
         if isinstance(admitted, Refused):
             return admitted.response
         reference = ask.pull.reference
+        if ask.method == "HEAD" and not self._mode.answers_head_from_cache:
+            return self._described(ask, admitted)
         if isinstance(reference, Tag):
-            return await self._pull_tag(ask, reference)
+            if self._mode.answers_head_from_cache:
+                return await self._pull_tag(ask, reference)
+            return await self._pull_admitted_tag(ask, reference, admitted.digest)
         if ask.pull.kind == "manifest":
             return await self._pull_manifest(ask, reference)
         return await self._pull_blob(ask, reference)
@@ -82,7 +92,10 @@ class Cache:
             found = await self._find(ask, digest)
         if isinstance(found, Local):
             # A blob has no type of its own, whatever it was when it was fetched.
-            found = evolve(found, descriptor=evolve(found.descriptor, media_type="application/octet-stream"))
+            found = evolve(found, descriptor=evolve(found.descriptor, media_type=BLOB_TYPE))
+            gone = await self._gone(ask, digest, found)
+            if gone is not None:
+                return gone
             return self._serve(ask, found, "hit", self._control("digest"))
         if isinstance(found, Elsewhere):
             return self._elsewhere(ask, found)
@@ -106,13 +119,54 @@ class Cache:
         response = await self._asking.head(ask, ask.pull)
         if response.code != 200:
             return Relay(response.code, fields_of(response), b"")
-        media_type = "application/octet-stream"
+        media_type = BLOB_TYPE
         if ask.pull.kind == "manifest":
             media_type = bare_media_type(field_of(response, "Content-Type") or media_type)
         descriptor = Descriptor(digest, promised_length(response), media_type)
         return Serve(descriptor, kept(fields_of(response)), None, "relay", self._control("digest"))
 
+    async def _gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
+        """Let the upstream say that an old blob is no more; only where the mode has not asked it already."""
+        if not self._mode.survives_upstream_loss:
+            return None
+        gone: Relay | None = None
+        is_told = False
+        try:
+            gone = await self._ages.gone(ask, digest, found)
+            is_told = True
+        finally:
+            if gone is not None or not is_told:
+                found.body.close()  # nobody reads it: it is gone, or the client is
+        return gone
+
+    def _described(self, ask: Ask, admitted: Admitted) -> Answer:
+        """Answer a HEAD with what the upstream has just said."""
+        reference = ask.pull.reference
+        if admitted.digest is None:
+            return Relay(200, admitted.headers, b"", content_length=admitted.size_bytes)
+        media_type = BLOB_TYPE if ask.pull.kind == "blob" else admitted.media_type or BLOB_TYPE
+        descriptor = Descriptor(admitted.digest, admitted.size_bytes, media_type)
+        is_tag = isinstance(reference, Tag)
+        control = self._named_control(ask, reference) if isinstance(reference, Tag) else self._control("digest")
+        return Serve(descriptor, kept(admitted.headers), None, "relay", control, vary_accept=is_tag)
+
     # --- by tag
+
+    async def _pull_admitted_tag(self, ask: Ask, tag: Tag, digest: Digest | None) -> Answer:
+        """Give what the upstream has just said that the tag means, for this client."""
+        control = self._named_control(ask, tag)
+        if digest is None:
+            manifest = await self._manifests.get(ask, ask.pull)
+            if isinstance(manifest, Relay):
+                return manifest
+            return self._serve(ask, manifest.to_local(), _outcome(manifest, True), control, vary=True)
+        found = await self._manifests.find(ask.pull.namespace, digest)
+        if found is not None:
+            return self._serve(ask, found, "hit", control, vary=True)
+        fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=digest))
+        if isinstance(fetched, Relay):
+            return fetched
+        return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
 
     async def _pull_tag(self, ask: Ask, tag: Tag) -> Answer:
         resolved = await self._tags.resolve(ask, tag)
@@ -135,13 +189,13 @@ class Cache:
             outcome = "stale" if resolved.state == "stale" else "hit"
         if found is None:
             return None
-        return self._serve(ask, found, outcome, self._tag_control(tag, resolved), vary=True)
+        return self._serve(ask, found, outcome, self._tag_control(ask, tag, resolved), vary=True)
 
     async def _unkept_tag(self, ask: Ask, tag: Tag, resolved: Resolved) -> Answer:
         """Upstream has just said what the tag means; that content is not here."""
         if resolved.state == "stale":
             raise UpstreamUnreachable("the upstream cannot be reached, and this tag's manifest is not kept")
-        control = self._tag_control(tag, resolved)
+        control = self._tag_control(ask, tag, resolved)
         if ask.method == "HEAD":
             return Serve(_described(resolved.record), (), None, "relay", control, vary_accept=True)
         fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=resolved.record.digest))
@@ -149,29 +203,40 @@ class Cache:
             return fetched
         return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
 
-    def _tag_control(self, tag: Tag, resolved: Resolved) -> str:
-        if resolved.state == "stale" or not self._tag_rules.keeps(tag.name):
+    def _tag_control(self, ask: Ask, tag: Tag, resolved: Resolved) -> str:
+        return self._control("revalidate") if resolved.state == "stale" else self._named_control(ask, tag)
+
+    def _named_control(self, ask: Ask, tag: Tag) -> str:
+        if not self._tags.rules(ask.pull, tag).keeps(tag.name):
             return self._control("revalidate")
         return self._control("latest" if tag.name == "latest" else "tag")
 
     # --- what is not pulled
 
-    async def ping(self, namespace: str) -> Relay:
-        """Answer ``GET /v2/`` for one upstream: its own answer, or 200 when it is lost (RULES C2)."""
-        return await self._pings.get(namespace)
+    async def ping(self, namespace: str, credentials: Credentials = ANONYMOUS) -> Relay:
+        """Answer ``GET /v2/`` for one upstream: its own answer, or 200 when it is lost (RULES C2).
+
+        :raises UpstreamUnreachable: it is lost, and the mode does not survive that.
+        """
+        return await self._pings.get(namespace, credentials)
+
+    async def exchange(
+        self, namespace: str, repositories: tuple[Repository, ...], authorization: str
+    ) -> Exchanged | Relay:
+        """See :meth:`Exchanges.exchange`."""
+        return await self._exchanges.exchange(namespace, repositories, authorization)
 
     async def listing(
         self, namespace: str, repository: Repository, path: str, query: str, credentials: Credentials, accept: str
     ) -> Relay:
         """Pass a tag list or referrers through; remembered for a short while."""
-        upstream = self._registry.upstream(namespace)
-        if upstream is None:
-            raise UpstreamUnreachable(f"no upstream is configured for {namespace}")
+        upstream = self._asking.upstream(namespace)
 
         async def send() -> IResponse:
-            return await self._asking.as_anybody(
-                credentials, lambda who: upstream.listing(repository, path, query, who, accept)
+            got = await self._asking.as_allowed(
+                upstream, (credentials,), lambda who: upstream.listing(repository, path, query, who, accept)
             )
+            return got.response
 
         return await self._listings.get((namespace, repository, path, query), send)
 

@@ -10,16 +10,18 @@ from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of, fields_of, length_of
+from txociproxy.asking import Got
 from txociproxy.ingest.ingest import Ingest
 from txociproxy.ingest.limits import IngestLimits, Origin
-from txociproxy.interfaces import Ask, ISpool, IStorage, IWorkers
+from txociproxy.interfaces import Ask, Credentials, ISpool, IStorage, IWorkers
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.headers import kept
-from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.oci.names import Descriptor, Digest, Reference, Repository
 from txociproxy.oci.ranges import ByteRange
 from txociproxy.slots import Slots
 
 BLOB_TYPE = "application/octet-stream"
+MAX_BROUGHT = 8  # readers of one ingest whose credentials are remembered
 Key = tuple[str, Digest]
 Reopen = Callable[[int], Awaitable[IResponse]]
 
@@ -56,6 +58,7 @@ class Ingests:
     running: dict[Key, Ingest] = field(factory=dict)
     alive: list[Ingest] = field(factory=list)
     slots: Slots = field(init=False)
+    _brought: dict[tuple[str, Reference], dict[tuple[Repository, Credentials], None]] = field(factory=dict, init=False)
 
     log = Logger()
 
@@ -74,18 +77,31 @@ class Ingests:
         # Whoever comes through a Unix socket has no address: a proxy in front of many must not count as one client.
         return "all", ask.pull.namespace, ask.client if ask.client != "-" else f"unix:{id(ask)}"
 
-    def begin(self, ask: Ask, digest: Digest, response: IResponse, reopen: Reopen) -> Ingest:
+    def join(self, ask: Ask) -> None:
+        """Remember in whose name the running ingest can be gone on with, should its own token end (RULES E5)."""
+        brought = self._brought.get((ask.pull.namespace, ask.pull.reference))
+        if brought is not None and len(brought) < MAX_BROUGHT and not ask.credentials.is_anonymous:
+            brought.setdefault((ask.pull.repository, ask.credentials))
+
+    def brought(self, ask: Ask) -> list[Credentials]:
+        """Return what the readers of the running ingest brought for the same repository."""
+        brought = self._brought.get((ask.pull.namespace, ask.pull.reference), {})
+        return [credentials for repository, credentials in brought if repository == ask.pull.repository]
+
+    def begin(self, ask: Ask, digest: Digest, got: Got, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.
 
         It is promised to the caller once, who follows or closes it.
         """
-        key, places, size_bytes = (ask.pull.namespace, digest), self.places(ask), length_of(response)
+        key, places, response = (ask.pull.namespace, digest), self.places(ask), got.response
+        size_bytes = length_of(response)
 
         def ended(ingest: Ingest) -> None:
             self.slots.leave(*places)
             self.alive.remove(ingest)
             if self.running.get(key) is ingest:
                 del self.running[key]
+                del self._brought[key]
             self._tell_end(ingest)
 
         ingest = Ingest(
@@ -100,10 +116,11 @@ class Ingests:
             ended,
             self._over_budget,
             self._deserted,
+            got.held,
         )
         ingest.promise()
         # One that lost its start (no storage, window moved on) makes room for this one and ends by itself.
-        self.running[key] = ingest
+        self.running[key], self._brought[key] = ingest, {}
         self.alive.append(ingest)
         ingest.begin(response)
         return ingest

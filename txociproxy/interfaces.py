@@ -382,6 +382,7 @@ class IMode(Interface):
 
     answers_head_from_cache: bool = Attribute("Whether a kept HEAD needs no upstream.")
     survives_upstream_loss: bool = Attribute("Whether kept tags are served stale.")
+    uses_own_credentials: bool = Attribute("Whether upstream is asked in our own and nobody's name, too.")
     visibility: Visibility = Attribute("``public`` or ``private``, for Cache-Control.")
 
     def admit(ask: Ask) -> Awaitable[Admitted | Refused]:

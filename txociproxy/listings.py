@@ -77,14 +77,18 @@ class Listings:
 
     async def _ask(self, key: Key, send: Callable[[], Awaitable[IResponse]]) -> Landed[Relay] | Relay:
         relay = await self._asking.relay(await send(), MAX_LISTING_BYTES)
+        if relay.status == 404 and key[2].startswith("referrers/"):
+            # A registry that does not know referrers: clients go on with tags, and must be able to in an outage too.
+            self._keep(key, relay, 0.0)
+            return relay
         if relay.status != 200 or not relay.body.lstrip().startswith(b"{"):
             return relay  # a page of a portal, say, that must not be remembered
-        self._keep(key, evolve(relay, outcome="hit"))
+        self._keep(key, evolve(relay, outcome="hit"), KEEP_S)
         return Landed(relay)
 
-    def _keep(self, key: Key, relay: Relay) -> None:
+    def _keep(self, key: Key, relay: Relay, fresh_s: float) -> None:
         self._forget(key)
-        self._kept[key] = kept = _Kept(relay, self._clock.seconds() + KEEP_S)
+        self._kept[key] = kept = _Kept(relay, self._clock.seconds() + fresh_s)
         self._kept_bytes += kept.size_bytes
         while self._kept_bytes > self._max_bytes:
             self._forget(next(iter(self._kept)))

@@ -118,17 +118,17 @@ class Manifests:
         :raises OCIError: what came is no manifest, or not this one.
         """
         for last in (False, True):
-            response = await self._asking.get(ask, pull, stale=stale)
-            if response.code != 200:
-                return await self._asking.relay(response)
+            got = await self._asking.get(ask, pull, stale=stale)
+            if got.response.code != 200:
+                return await self._asking.relay(got.response)
             try:
-                return await self._receive(pull, response)
+                return await self._receive(pull, got.response, got.held)
             except (OCIError, UpstreamUnreachable):
                 if last:
                     raise
         raise AssertionError("unreachable")
 
-    async def _receive(self, pull: Pull, response: IResponse) -> Manifest | Relay:
+    async def _receive(self, pull: Pull, response: IResponse, held: bool) -> Manifest | Relay:
         try:
             data = await collect(response, MAX_MANIFEST_BYTES, self._clock, self._silence_s, SMALL_BODY_S)
         except BodyTooLong as error:
@@ -141,7 +141,7 @@ class Manifests:
         if media_type is None:
             raise _invalid("what the upstream sent is no manifest")
         descriptor = Descriptor(digest, len(data), media_type)
-        manifest = Manifest(descriptor, kept(fields_of(response)), pull.namespace, data)
+        manifest = Manifest(descriptor, kept(fields_of(response)), pull.namespace, data, held=held)
         return evolve(manifest, is_kept=self._keep(manifest))
 
     def _prove(self, pull: Pull, response: IResponse, data: bytes) -> Digest:

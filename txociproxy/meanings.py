@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from txociproxy.interfaces import TagRecord
 from txociproxy.manifests import Manifest
+from txociproxy.oci.names import Repository
+from txociproxy.upstreams.entry import Entry, TagRule
 
 
 @frozen
@@ -30,6 +32,24 @@ class TagRules:
     stale_if_error_s: float | None = None
     quiet_s: float = 30.0
     on_upstream_404: Literal["keep", "drop"] = "keep"
+
+    def of(self, entry: Entry | None, repository: Repository, tag: str) -> TagRules:
+        """Return what is decided about one tag of an upstream: the first rule of its own that matches, then these."""
+        rules = () if entry is None else entry.tag_rules
+        rule = next((rule for rule in rules if rule.matches(repository, tag)), None)
+        return self if rule is None else self._with(rule)
+
+    def _with(self, rule: TagRule) -> TagRules:
+        stale_s = self.stale_if_error_s if rule.stale_if_error_s is None else rule.stale_if_error_s
+        return evolve(
+            self,
+            keep_tags=self.keep_tags if rule.keep is None else rule.keep,
+            keep_latest=self.keep_latest if rule.keep is None else rule.keep,
+            fresh_s=self.fresh_s if rule.fresh_s is None else rule.fresh_s,
+            swr_s=self.swr_s if rule.swr_s is None else rule.swr_s,
+            stale_if_error_s=None if stale_s == float("inf") else stale_s,
+            on_upstream_404=rule.on_upstream_404 or self.on_upstream_404,
+        )
 
     def keeps(self, tag: str) -> bool:
         """Whether this tag may be believed without asking."""

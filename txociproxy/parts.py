@@ -91,7 +91,7 @@ class Parts:
         await self._relays.enter(*places)
         begun = False
         try:
-            response = await self._asking.get(ask, ask.pull, str(spec))
+            response = (await self._asking.get(ask, ask.pull, str(spec))).response
             if response.code == 206:
                 part = _part_of(response, spec)
                 if part is not None:

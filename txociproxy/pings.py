@@ -7,14 +7,15 @@ from typing import Never
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from txociproxy.asking import Asking, Registry
+from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
-from txociproxy.interfaces import ANONYMOUS, Relay
+from txociproxy.interfaces import ANONYMOUS, Credentials, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 
 KEEP_S = 60.0
 # How long it is remembered that there was no answer: clients ping before everything, and each would wait for it.
 LOST_S = 10.0
+MAX_KEPT = 512  # there may be unlisted ones
 GOOD = Relay(200, (("Content-Type", "application/json"),), b"{}")
 
 
@@ -31,18 +32,19 @@ class Pings:
     :ivar _survives: whether the mode goes on without upstream.
     """
 
-    _registry: Registry
     _asking: Asking
     _clock: IReactorTime
     _survives: bool
     _kept: dict[str, _Kept] = field(factory=dict)
     _flights: Flights[Relay, Never] = field(factory=Flights)
 
-    async def get(self, namespace: str) -> Relay:
-        """Return the answer of a configured namespace.
+    async def get(self, namespace: str, credentials: Credentials) -> Relay:
+        """Return the answer of a configured namespace; only what anybody is told is remembered.
 
         :raises UpstreamUnreachable: it is lost, and the mode does not survive that.
         """
+        if not credentials.is_anonymous:
+            return (await self._answer(namespace, credentials))[0]
         kept = self._kept.get(namespace)
         if kept is not None and kept.until_s > self._clock.seconds():
             return kept.relay
@@ -50,15 +52,19 @@ class Pings:
         return outcome.value
 
     async def _ask(self, namespace: str) -> Landed[Relay]:
-        upstream = self._registry.upstream(namespace)
+        relay, is_lost = await self._answer(namespace, ANONYMOUS)
+        self._kept[namespace] = _Kept(relay, self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
+        while len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return Landed(relay)
+
+    async def _answer(self, namespace: str, credentials: Credentials) -> tuple[Relay, bool]:
+        """Return what upstream says, and whether it is lost."""
         try:
-            relay = GOOD if upstream is None else await self._asking.relay(await upstream.ping(ANONYMOUS))
+            relay = await self._asking.relay(await self._asking.upstream(namespace).ping(credentials))
             is_lost = relay.status == 429 or relay.status >= 500
         except (UpstreamUnreachable, OCIError):
             if not self._survives:
                 raise
             relay, is_lost = GOOD, True
-        if is_lost and self._survives:
-            relay = GOOD
-        self._kept[namespace] = _Kept(relay, self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
-        return Landed(relay)
+        return (GOOD if is_lost and self._survives else relay), is_lost

@@ -65,22 +65,26 @@ class Tags:
         :raises UpstreamUnreachable: upstream is lost and nothing is known.
         :raises OCIError: upstream sent something that is no manifest.
         """
-        pull = ask.pull
+        pull, rules = ask.pull, self.rules(ask.pull, tag)
         name = _name_of(pull, tag)
         records = self._fitting(await self._storage.recall_tag(name), pull)
-        if believe and records and self._rules.keeps(tag.name):
+        if believe and records and rules.keeps(tag.name):
             known, age_s = records[0], self._age_s(records[0])
-            if age_s <= self._rules.fresh_s:
+            if age_s <= rules.fresh_s:
                 return Resolved(known, "fresh")
-            if age_s <= self._rules.fresh_s + self._rules.swr_s:
+            if age_s <= rules.fresh_s + rules.swr_s:
                 self._ask_behind(ask, name, known)
                 return Resolved(known, "fresh")
         # What leads to nothing that is here is no answer, however old it may be.
         kept = await self._first_kept(pull, records + self._fitting(self._before.get(name, {}).values(), pull))
-        stale = kept if kept is not None and self._may_be_stale(kept) else None
+        stale = kept if kept is not None and self._may_be_stale(kept, rules) else None
         if stale is not None and self._is_quiet(name):
             return Resolved(stale, "stale")
         return await self._ask(ask, name, kept, stale)
+
+    def rules(self, pull: Pull, tag: Tag) -> TagRules:
+        """Return what is decided about this tag."""
+        return self._rules.of(self._asking.entry(pull.namespace), pull.repository, tag.name)
 
     async def _ask(self, ask: Ask, name: TagName, known: TagRecord | None, stale: TagRecord | None) -> Resolved | Relay:
         # A GET brings the manifest along when there is nothing yet; otherwise a HEAD costs no quota.
@@ -96,7 +100,7 @@ class Tags:
             return Resolved(stale, "stale")
         if isinstance(outcome, Landed):
             return Resolved(outcome.value.record, "confirmed", outcome.value.manifest, own)
-        if stale is not None and self._leaves_stale(outcome):
+        if stale is not None and self._leaves_stale(ask.pull, name, outcome):
             # This client's own refusal, which says nothing to others: they may ask at once (law 7).
             return Resolved(stale, "stale")
         return outcome
@@ -109,7 +113,7 @@ class Tags:
             response = await self._asking.head(ask, pull, stale=has_stale)
             record = self._record_of(pull, response) if response.code == 200 else None
             if response.code != 200:
-                return await self._refused(name, Relay(response.code, fields_of(response), b""), stale)
+                return await self._refused(pull, name, Relay(response.code, fields_of(response), b""), stale)
             if record is not None:
                 return await self._told(ask, name, record, stale)
             if ask.method == "HEAD":
@@ -117,7 +121,7 @@ class Tags:
                 return Relay(200, fields_of(response), b"", content_length=promised_length(response))
         manifest = await self._manifests.get(ask, pull, stale=has_stale)
         if isinstance(manifest, Relay):
-            return manifest if manifest.status == 200 else await self._refused(name, manifest, stale)
+            return manifest if manifest.status == 200 else await self._refused(pull, name, manifest, stale)
         record = self._record_for(pull, manifest)
         await self._storage.record_tag(name, record)
         return Landed(Found(record, manifest))
@@ -137,24 +141,27 @@ class Tags:
         await self._storage.record_tag(name, record)
         return Landed(Found(record, manifest))
 
-    async def _refused(self, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
-        if relay.status == 404 and self._rules.on_upstream_404 == "drop":
+    async def _refused(self, pull: Pull, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
+        if relay.status == 404 and self.rules(pull, Tag(name.tag)).on_upstream_404 == "drop":
             self._before.pop(name, None)
             await self._storage.forget_tag(name)
         if stale is not None and (relay.status == 429 or relay.status >= 500):
             raise UpstreamLost(f"the upstream answers with status {relay.status}")
         return relay
 
-    def _leaves_stale(self, relay: Relay) -> bool:
+    def _leaves_stale(self, pull: Pull, name: TagName, relay: Relay) -> bool:
         """Whether the tag is good for a stale answer after this one."""
-        return relay.status in (401, 403) or (relay.status == 404 and self._rules.on_upstream_404 == "keep")
+        if relay.status == 404:
+            return self.rules(pull, Tag(name.tag)).on_upstream_404 == "keep"
+        return relay.status in (401, 403)
 
     def _be_quiet(self, name: TagName) -> None:
         """Do not ask for this tag again for a while."""
         _remember(self._quiet_until, name, self._clock.seconds() + self._rules.quiet_s)
 
     def _ask_behind(self, ask: Ask, name: TagName, known: TagRecord) -> None:
-        if not self._is_quiet(name):
+        # A quota that runs low is left to those who wait for an answer.
+        if not self._is_quiet(name) and self._asking.upstream(name.namespace).can_spare:
             d = Deferred.fromCoroutine(self._ask(ask, name, known, known))
             d.addErrback(lambda failure: failure.trap(UpstreamUnreachable, OCIError, CancelledError) and None)
 
@@ -175,8 +182,8 @@ class Tags:
         age_s = self._now() - record.checked_at_s
         return age_s if age_s >= 0 else float("inf")
 
-    def _may_be_stale(self, record: TagRecord) -> bool:
-        limit_s = self._rules.stale_if_error_s
+    def _may_be_stale(self, record: TagRecord, rules: TagRules) -> bool:
+        limit_s = rules.stale_if_error_s
         return self._survives and (limit_s is None or (limit_s > 0 and self._age_s(record) <= limit_s))
 
     def _is_quiet(self, name: TagName) -> bool:

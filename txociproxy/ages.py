@@ -1,0 +1,64 @@
+"""Ages: kept blobs that the owner wants to be confirmed after a while (``blob_invalidation_time``)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attrs import define, field
+
+from txociproxy.answers import fields_of
+from txociproxy.asking import Asking
+from txociproxy.interfaces import Ask, Local, Relay
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.oci.names import Digest, Repository
+
+MAX_CONFIRMED = 10_000
+QUIET_S = 30.0  # how long a lost upstream is not asked again about the same blob
+
+Key = tuple[str, Repository, Digest]
+
+
+@define(eq=False)
+class Ages:
+    """Asks whether the upstream still has an old blob; the bytes are proven, so they are never fetched again.
+
+    :ivar _now: seconds since the epoch.
+    """
+
+    _asking: Asking
+    _now: Callable[[], float]
+    _good_until_s: OrderedDict[Key, float] = field(init=False, factory=OrderedDict)
+
+    async def gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
+        """Return the upstream's own words when it has the blob no more; None lets the kept one be served.
+
+        A lost upstream, or one that refuses this client, says nothing about the blob.
+        """
+        entry = self._asking.entry(ask.pull.namespace)
+        limit_s = None if entry is None else entry.blob_invalidation_time_s
+        key = (ask.pull.namespace, ask.pull.repository, digest)
+        if limit_s is None or self._is_good(key, found, limit_s):
+            return None
+        try:
+            response = await self._asking.head(ask, ask.pull, stale=True)
+        except (UpstreamUnreachable, OCIError):
+            self._remember(key, self._now() + QUIET_S)
+            return None
+        if response.code == 404:
+            return Relay(404, fields_of(response), b"")
+        self._remember(key, self._now() + (max(limit_s, QUIET_S) if response.code == 200 else QUIET_S))
+        return None
+
+    def _is_good(self, key: Key, found: Local, limit_s: float) -> bool:
+        now_s = self._now()
+        if self._good_until_s.get(key, 0.0) > now_s:
+            return True
+        # A time that is not known, or lies ahead, is old.
+        return found.kept_at_s is not None and 0 <= now_s - found.kept_at_s <= limit_s
+
+    def _remember(self, key: Key, until_s: float) -> None:
+        self._good_until_s.pop(key, None)
+        self._good_until_s[key] = until_s
+        if len(self._good_until_s) > MAX_CONFIRMED:
+            self._good_until_s.popitem(last=False)
