@@ -239,9 +239,13 @@ class FakeUpstream:
 
 @define(eq=False)
 class FakeRegistry:
-    """All upstreams of a test."""
+    """All upstreams of a test.
+
+    :ivar entries: what is configured about them, where that matters.
+    """
 
     upstreams: dict[str, FakeUpstream] = field(factory=dict)
+    entries: dict[str, Entry] = field(factory=dict)
 
     def upstream(self, namespace: str) -> FakeUpstream | None:
         """Return one."""
@@ -251,6 +255,8 @@ class FakeRegistry:
         """Return what is configured about it."""
         if namespace not in self.upstreams:
             return None
+        if namespace in self.entries:
+            return self.entries[namespace]
         return Entry(namespace, ("http://upstream.test",), library=namespace == "docker.io")
 
 

@@ -37,6 +37,7 @@ class Place:
     :ivar down: gives no answer.
     :ivar status: answers everything with this status.
     :ivar refuses: statuses for clients with these credentials; None is anonymous.
+    :ivar refuses_own: the status for the proxy's own credentials.
     :ivar by_hand: the test sends the bodies of blobs, which are in ``sent``.
     :ivar holding: answers come when the test calls :meth:`answer`.
     """
@@ -47,6 +48,7 @@ class Place:
     down: bool = False
     status: int | None = None
     refuses: dict[str | None, int] = field(factory=dict)
+    refuses_own: int | None = None
     says_digest: bool = True
     says_length: bool = True
     does_ranges: bool = True
@@ -92,7 +94,8 @@ class Place:
         """Return the answer to a request."""
         if self.down:
             return UpstreamUnreachable("refused")
-        status = self.status or self.refuses.get(request.authorization)
+        refusal = self.refuses_own if request.own else self.refuses.get(request.authorization)
+        status = self.status or refusal
         if status is not None:
             return FakeResponse(status, {"Content-Type": "application/json"}, b'{"errors":[]}')
         if request.reference == "" or request.reference.startswith(("tags/", "referrers/")):
