@@ -9,11 +9,11 @@ be kept is asked for every time; its pointer is remembered for outages all the s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
@@ -29,9 +29,11 @@ from txociproxy.oci.manifests import bare_media_type, is_schema1
 from txociproxy.oci.names import Tag
 
 MAX_REMEMBERED = 10_000
+STALE_DEADLINE_S = 2.0  # RULES D7
 MAX_BEFORE = 4  # as many classes as a tag has pointers (RULES A5)
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class UpstreamLost(UpstreamUnreachable):
@@ -91,8 +93,9 @@ class Tags:
         brings = ask.method == "GET" and known is None
         # HEAD and GET do not share one: only a GET makes sure that what the tag has moved to does come.
         key = ("tag", name, ask.pull.accept_class, ask.method, brings, stale is not None)
+        asked = self._flights.join(key, lambda: self._ask_upstream(ask, name, brings, stale))
         try:
-            outcome, own = await self._flights.join(key, lambda: self._ask_upstream(ask, name, brings, stale))
+            outcome, own = await (asked if stale is None else self._in_time(asked, name))
         except (UpstreamUnreachable, OCIError):
             if stale is None:
                 raise
@@ -104,6 +107,15 @@ class Tags:
             # This client's own refusal, which says nothing to others: they may ask at once (law 7).
             return Resolved(stale, "stale")
         return outcome
+
+    async def _in_time(self, asked: Coroutine[Any, Any, T], name: TagName) -> T:
+        """Wait as long as a stale answer may wait: for upstream, and as long again for a token or another name."""
+        entry = self._asking.entry(name.namespace)
+        limit_s = 2 * (STALE_DEADLINE_S if entry is None else entry.stale_deadline_s)
+        try:
+            return await Deferred.fromCoroutine(asked).addTimeout(limit_s, self._clock)
+        except TimeoutError as error:
+            raise UpstreamUnreachable("the upstream did not say in time what the tag means", timed_out=True) from error
 
     async def _ask_upstream(
         self, ask: Ask, name: TagName, brings: bool, stale: TagRecord | None

@@ -6,7 +6,7 @@ from attrs import evolve
 
 from tests.cache.house import CacheCase, content, manifest
 from tests.doubles import FakeResponse, Request
-from txociproxy.interfaces import Ask
+from txociproxy.interfaces import Ask, Serve
 from txociproxy.oci.names import Repository
 from txociproxy.upstreams.accounts import LoginUnavailable
 
@@ -53,8 +53,8 @@ class OrderTests(WhoseCase):
             self.hub.refuses_own = refused.get("own")
             self.hub.refuses = {who: status for who, status in refused.items() if who != "own"}
             answer = self.pull(self.blob(CLIENT))
-            if hasattr(answer, "body") and hasattr(answer.body, "close"):
-                answer.body.close()
+            if isinstance(answer, Serve):
+                self.follow(answer)
             self.clock.advance(0)
             self.assertEqual(self.names(), expected, refused)
 
@@ -132,7 +132,7 @@ class HeldTests(WhoseCase):
     def test_a_join_is_for_the_same_namespace_only(self) -> None:
         """A running download is not lent to others."""
         self.hub.by_hand = True
-        self.served(self.blob()).body.close()
+        self.follow(self.served(self.blob()))
         self.assertEqual(self.relayed(self.blob(namespace="evil.example")).status, 404)
         self.hub.sent[0].send(BLOB)
         self.hub.sent[0].end()

@@ -1,0 +1,108 @@
+"""The whole house but its sockets: the real resource tree, core and upstreams, over a network in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from tests.doubles import InlineWorkers
+from tests.upstreams.fakes import NAMESPACE, URL, Answer, FakeNet, FakeResponse
+from tests.web.doubles import KEY, Registry
+from tests.web.doubles import Answer as ClientAnswer
+from txociproxy.admissions import Admissions
+from txociproxy.asking import Asking
+from txociproxy.assembly import CoreRules, assemble
+from txociproxy.envelopes import Envelopes
+from txociproxy.interfaces import IMode
+from txociproxy.modes import Authenticated, Transparent
+from txociproxy.storage.memory import MemoryStorage
+from txociproxy.upstreams.agents import Line
+from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.registry import Upstreams
+from txociproxy.upstreams.table import LiveTable, UpstreamTable
+from txociproxy.web.making import make_root
+from txociproxy.web.settings import WebSettings
+
+Handler = Callable[[str, str, Headers], Answer]
+
+
+@define(eq=False)
+class Waiting:
+    """Answers that never come, and whether somebody still waits for them."""
+
+    asked: list[Deferred[IResponse]] = field(factory=list)
+
+    def hang(self) -> Deferred[IResponse]:
+        """Give no answer."""
+        d: Deferred[IResponse] = Deferred()
+        self.asked.append(d)
+        return d
+
+    @property
+    def outstanding(self) -> int:
+        """How many are still waited for."""
+        return sum(not d.called for d in self.asked)
+
+
+class WholeHouse(Registry):
+    """One proxy with one upstream, which the test answers for."""
+
+    def __init__(self, handler: Handler, entry: Entry | None = None, mode: str = "transparent") -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.net = FakeNet(handler)
+        entry = entry or Entry(NAMESPACE, (URL,))
+        table = LiveTable(UpstreamTable((entry,), entry.namespace))
+        self.upstreams = Upstreams(self.clock, table, InlineWorkers(), lambda _: Line(self.net))
+        self.storage = MemoryStorage()
+        core = assemble(
+            self.storage, self._mode(mode), self.upstreams, InlineWorkers(), self.clock, self.clock.seconds, CoreRules()
+        )
+        self.core = core
+        self.envelopes = Envelopes(KEY, self.clock.seconds)
+        settings = WebSettings(is_transparent=mode == "transparent")
+        self.root = make_root(self.clock, core.cache, table, self.envelopes, settings)
+        self.agent = RequestTraversalAgent(self.root)
+
+    def _mode(self, mode: str) -> IMode:
+        if mode == "transparent":
+            return Transparent()
+        asking = Asking(self.upstreams, self.clock, True)
+        return Authenticated(asking, Admissions(self.clock.seconds, 0.0, b"k" * 32))
+
+    def within(self, seconds_s: float, asked: Deferred[IResponse], method: str = "GET") -> ClientAnswer:
+        """Return the whole answer, which comes in this time, step by step of the clock."""
+        steps = 100
+        come: list[IResponse] = []
+
+        def note(response: IResponse) -> IResponse:
+            come.append(response)
+            return response
+
+        asked.addCallback(note)
+        for _ in range(steps):
+            if come:
+                break
+            self.clock.advance(seconds_s / steps)
+            self.agent.flush()
+        return self.answer_of(asked, method)
+
+    def let_pass(self, seconds_s: float) -> None:
+        """Let time pass in steps."""
+        for _ in range(20):
+            self.clock.advance(seconds_s / 20)
+            self.agent.flush()
+
+
+def stuck(response: FakeResponse) -> FakeResponse:
+    """Return an answer whose body stops before it ends."""
+    length = len(response.body)
+    found = FakeResponse(response.code, response.body[: length // 2], response.headers, open_ended=True)
+    found.length = length
+    return found
