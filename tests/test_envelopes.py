@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.envelopes import PREFIX, Envelope, Envelopes, is_envelope, random_key
+from txociproxy.envelopes import MAX_ENVELOPE_BYTES, PREFIX, Envelope, Envelopes, is_envelope, random_key
+from txociproxy.oci.errors import OCIError
 
 
 class EnvelopesTests(SynchronousTestCase):
@@ -74,3 +75,17 @@ class EnvelopesTests(SynchronousTestCase):
     def test_a_short_key_is_refused(self) -> None:
         """An empty key file must not start the service."""
         self.assertRaises(ValueError, Envelopes, b"short", lambda: 0.0)
+
+    def test_one_that_would_not_be_taken_back_is_not_made(self) -> None:
+        """The longest that is made can be opened; one byte more is a clear error, not a useless token."""
+        fits, authorization = 0, "Bearer "
+        for length in range(MAX_ENVELOPE_BYTES * 3 // 4 - 200, MAX_ENVELOPE_BYTES * 3 // 4):
+            try:
+                sealed = self.envelopes.seal("docker.io", ("a",), authorization + "x" * length, 1300.0)
+            except OCIError as error:
+                self.assertEqual((error.code, error.status), ("UNAVAILABLE", 502))
+                self.assertNotIn("xxx", str(error))
+                break
+            self.assertIsNotNone(self.envelopes.open(sealed))
+            fits = len(sealed)
+        self.assertIn(fits, range(MAX_ENVELOPE_BYTES - 2, MAX_ENVELOPE_BYTES + 1))

@@ -17,6 +17,8 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from txociproxy.oci.errors import OCIError
+
 PREFIX = "ociproxy1."
 # A token that carries an upstream's own of some KiB still fits a header line (RULES A3).
 MAX_ENVELOPE_BYTES = 96 * 1024
@@ -64,11 +66,17 @@ class Envelopes:
     def seal(
         self, namespace: str, repositories: tuple[str, ...], authorization: str | None, expires_at_s: float
     ) -> str:
-        """Return the text that a client gets as its token."""
+        """Return the text that a client gets as its token.
+
+        :raises OCIError: it would be longer than what is taken back here, and so be good for nothing.
+        """
         content = json.dumps([namespace, repositories, authorization, expires_at_s]).encode("ascii")
         nonce = self._random_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, content, PREFIX.encode("ascii"))
-        return PREFIX + base64.urlsafe_b64encode(sealed).decode("ascii").rstrip("=")
+        text = PREFIX + base64.urlsafe_b64encode(sealed).decode("ascii").rstrip("=")
+        if len(text) > MAX_ENVELOPE_BYTES:
+            raise OCIError("UNAVAILABLE", "the upstream's token is too long to be handed on", status=502)
+        return text
 
     def open(self, text: str) -> Envelope | None:
         """Return what is inside; None for one that is not ours, was changed, or has expired."""

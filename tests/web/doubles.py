@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import treq
 from attrs import define, evolve, field, frozen
@@ -16,15 +16,15 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from txociproxy.bodies.lending import MemoryBody
 from txociproxy.envelopes import Envelopes
-from txociproxy.interfaces import Ask, Credentials, Redirect, Relay, Serve
-from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.interfaces import Ask, Credentials, Exchanged, Redirect, Relay, Serve
+from txociproxy.oci.names import Descriptor, Digest, Repository
 from txociproxy.upstreams.table import Entry, LiveTable, UpstreamTable, shipped_entries
 from txociproxy.web.channel import Channel
 from txociproxy.web.making import make_root
@@ -71,11 +71,13 @@ class Echo(Resource):
 class Line:
     """One client's connection to a site in memory."""
 
-    def __init__(self, limits: DoorLimits | None = None, site: DoorSite | None = None) -> None:
+    def __init__(
+        self, limits: DoorLimits | None = None, site: DoorSite | None = None, peer: IAddress | None = None
+    ) -> None:
         self.clock = Clock()
         self.root = Echo()
         self.site = site or DoorSite(self.root, self.clock, Census(limits or DoorLimits()))
-        self.wire = Wire(peerAddress=IPv4Address("TCP", "192.0.2.1", 5000))
+        self.wire = Wire(peerAddress=peer or client("192.0.2.1"))
         channel = self.site.buildProtocol(self.wire.getPeer())
         assert isinstance(channel, Channel)
         self.channel = channel
@@ -106,12 +108,23 @@ KEY = b"k" * 32
 
 @define(eq=False)
 class FakeCache:
-    """Answers what it is told, and remembers what it was asked."""
+    """Answers what it is told, and remembers what it was asked.
+
+    :ivar pinged_as: in whose name, beside each of ``pings``.
+    :ivar granted: what an exchange gives; a Deferred is waited for.
+    :ivar exchanges: (namespace, repositories, what the client showed).
+    """
 
     verdict: Serve | Relay | Redirect | Exception | None = None
     asked: list[Ask] = field(factory=list)
     pings: list[str] = field(factory=list)
+    pinged_as: list[Credentials] = field(factory=list)
+    granted: Exchanged | Relay | Exception | Deferred[Exchanged | Relay] = field(
+        factory=lambda: Exchanged("Bearer upstream")
+    )
+    exchanges: list[tuple[str, tuple[str, ...], str]] = field(factory=list)
     listings: list[tuple[str, str, str, str, str]] = field(factory=list)
+    listed_as: list[Credentials] = field(factory=list)
     waiting: Deferred[Serve | Relay | Redirect] | None = None
 
     async def pull(self, ask: Ask) -> Serve | Relay | Redirect:
@@ -121,16 +134,27 @@ class FakeCache:
             return await self.waiting
         return self._verdict()
 
-    async def ping(self, namespace: str) -> Relay:
+    async def ping(self, namespace: str, credentials: Credentials) -> Relay:
         """Answer a ping."""
         self.pings.append(namespace)
+        self.pinged_as.append(credentials)
         return cast(Relay, self._verdict())
+
+    async def exchange(
+        self, namespace: str, repositories: tuple[Repository, ...], authorization: str
+    ) -> Exchanged | Relay:
+        """Answer at the token endpoint."""
+        self.exchanges.append((namespace, tuple(map(str, repositories)), authorization))
+        if isinstance(self.granted, Exception):
+            raise self.granted
+        return await self.granted if isinstance(self.granted, Deferred) else self.granted
 
     async def listing(
         self, namespace: str, repository: object, path: str, query: str, credentials: Credentials, accept: str
     ) -> Relay:
         """Answer a listing."""
         self.listings.append((namespace, str(repository), path, query, accept))
+        self.listed_as.append(credentials)
         return cast(Relay, self._verdict())
 
     def _verdict(self) -> Serve | Relay | Redirect:
@@ -163,18 +187,28 @@ class Answer:
 class Registry:
     """The real resource tree over a cache that is told what to say, asked in memory."""
 
-    def __init__(self, *entries: Entry, default: str = "docker.io", **settings: Any) -> None:
+    def __init__(
+        self,
+        *entries: Entry,
+        default: str = "docker.io",
+        unlisted: Literal["public", "deny"] = "deny",
+        **settings: Any,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.cache = FakeCache()
         self.envelopes = Envelopes(KEY, self.clock.seconds)
-        table = LiveTable(UpstreamTable(entries or shipped_entries(), default))
+        self.table = LiveTable(UpstreamTable(entries or shipped_entries(), default, unlisted))
         cache = cast("Cache", self.cache)
-        self.root = make_root(self.clock, cache, table, self.envelopes, WebSettings(**settings))
+        self.root = make_root(self.clock, cache, self.table, self.envelopes, WebSettings(**settings))
         self.agent = RequestTraversalAgent(self.root)
 
     def ask(self, method: str, path: str, *fields: tuple[str, str], body: bytes | None = None) -> Answer:
         """Ask and return the whole answer."""
+        return self.answer_of(self.begin(method, path, *fields, body=body), method)
+
+    def begin(self, method: str, path: str, *fields: tuple[str, str], body: bytes | None = None) -> Deferred[IResponse]:
+        """Ask, and wait for nothing."""
         headers = Headers()
         for name, value in fields:
             headers.addRawHeader(name, value)
@@ -182,6 +216,11 @@ class Registry:
         headers.removeHeader("Host")
         producer = None if body is None else _SynchronousProducer(body)
         asked = self.agent.request(method.encode(), f"http://{host}{path}".encode(), headers, producer)
+        self.agent.flush()
+        return cast("Deferred[IResponse]", asked)
+
+    def answer_of(self, asked: Deferred[IResponse], method: str = "GET") -> Answer:
+        """Return the whole answer to what was asked."""
         self.agent.flush()
         self.clock.advance(0)
         response = result_of(asked)

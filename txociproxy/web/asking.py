@@ -12,9 +12,10 @@ from txociproxy.oci.challenges import bearer
 from txociproxy.oci.headers import etag_matches, if_range_holds
 from txociproxy.oci.names import Digest
 from txociproxy.oci.ranges import RangeSpec, parse_range
-from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList
+from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList, Target, TokenAsk
 from txociproxy.upstreams.table import Route
 from txociproxy.web.replies import Circumstances
+from txociproxy.web.settings import WebSettings
 
 SERVICE = "ociproxy"
 
@@ -89,23 +90,34 @@ def about_ping(request: Request, public_url: str | None, namespace: str | None) 
     return Circumstances(method_of(request), namespace, challenge(base_url(request, public_url)))
 
 
+def about_error(request: Request, public_url: str | None, target: Target | None) -> Circumstances:
+    """Return what shapes the answer to a request that failed before its upstream was known.
+
+    :param target: None when it could not be read.
+    """
+    # Whoever asked for a token asks again at the same place.
+    realm = target.namespace if isinstance(target, TokenAsk) else None
+    return Circumstances(method_of(request), None, challenge(base_url(request, public_url), realm))
+
+
 def about_repository(
-    request: Request, public_url: str | None, route: Route, target: ManifestPull | BlobPull | TagList | Referrers
+    request: Request, settings: WebSettings, route: Route, target: ManifestPull | BlobPull | TagList | Referrers
 ) -> Circumstances:
     """Return what shapes the answer to a request that concerns a repository."""
     return Circumstances(
         method_of(request),
         route.namespace if target.namespace else None,
-        challenge(base_url(request, public_url), route.namespace, target.name),
+        challenge(base_url(request, settings.public_url), route.namespace, target.name),
         joined_field(request, "If-None-Match"),
+        is_private=not settings.is_transparent,
     )
 
 
 def challenge(base: str, namespace: str | None = None, name: str | None = None) -> str:
     """Return our challenge (RULES C3).
 
-    :param namespace: None for a ping, which concerns no repository.
-    :param name: the repository as the client named it.
+    :param namespace: None for a ping, which concerns no upstream.
+    :param name: the repository as the client named it; None where none is concerned.
     """
     realm = f"{base}/v2/_token" if namespace is None else f"{base}/v2/_token/{namespace}"
     return bearer(realm, SERVICE, None if name is None else f"repository:{name}:pull")

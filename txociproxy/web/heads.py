@@ -102,6 +102,7 @@ def refusal(error: OCIError, with_body: bool) -> bytes:
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
+        ("Cache-Control", "no-store"),
         ("Docker-Distribution-Api-Version", "registry/2.0"),
         *error.headers,
     ]

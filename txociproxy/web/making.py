@@ -28,9 +28,9 @@ def make_root(clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: En
     desks = Desks(
         Pings(cache, table, reception, settings),
         Pulls(cache, table, reception, Streams(clock, settings.client_stall_s), settings),
-        TokenEndpoint(clock, table, envelopes, settings.token_life_s),
+        TokenEndpoint(clock, cache, table, envelopes, settings),
     )
-    return Root(clock, desks, Logger(namespace="txociproxy.access"))
+    return Root(clock, desks, Logger(namespace="txociproxy.access"), settings.public_url)
 
 
 def make_site(

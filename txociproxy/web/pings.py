@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from attrs import define
 from twisted.web.server import Request
 
+from txociproxy.interfaces import ANONYMOUS, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.requests import Ping
-from txociproxy.upstreams.table import LiveTable
+from txociproxy.upstreams.table import Entry, LiveTable
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import about_ping, host_of, listener_of
-from txociproxy.web.authorization import Reception
-from txociproxy.web.replies import Circumstances, error_reply, relay_reply
+from txociproxy.web.authorization import Reception, Shown, expired, forwards
+from txociproxy.web.replies import Circumstances, relay_reply
 from txociproxy.web.sending import Reply
 from txociproxy.web.settings import WebSettings
 
@@ -37,31 +38,42 @@ class Pings:
     _settings: WebSettings
 
     async def answer(self, request: Request, visit: Visit, target: Ping) -> Reply:
-        """Ask the upstream only when no other can be meant."""
-        entry = self._table.current.bound(target.namespace, host_of(request), listener_of(request))
+        """Ask the upstream only when no other can be meant.
+
+        :raises OCIError: a token must be fetched first.
+        :raises UpstreamUnreachable: the mode does not survive that there is no answer.
+        """
+        table = self._table.current
+        entry = table.bound(target.namespace, host_of(request), listener_of(request))
+        shown = self._reception.shown(request)
         named = entry.namespace if entry is not None and target.namespace else None
         around = about_ping(request, self._settings.public_url, named)
-        if self._reception.shows_ours(request):
-            return welcome(around)
         if entry is not None:
             visit.namespace = entry.namespace
-            return await self._relayed(entry.namespace, around)
-        if any(entry.client_credentials == "forward" for entry in self._table.current.entries):
-            return error_reply(OCIError("UNAUTHORIZED", "fetch a token first"), around)
+            return await self._bound(entry, shown, around)
+        if shown.envelope is None and any(map(forwards, table.entries)):
+            raise expired() if shown.is_bad else OCIError("UNAUTHORIZED", "fetch a token first")
         return welcome(around)
 
-    async def _relayed(self, namespace: str, around: Circumstances) -> Reply:
-        """Say what the upstream says; when it is lost, kept content can still be pulled."""
+    async def _bound(self, entry: Entry, shown: Shown, around: Circumstances) -> Reply:
+        """Say what the upstream says; who has a token of ours only wants to know whether there is an upstream."""
+        has_token = shown.envelope is not None
+        if has_token and self._settings.is_transparent:
+            return welcome(around)
+        credentials = ANONYMOUS if has_token else self._reception.without_envelope(shown, entry)
         try:
-            relay = await self._cache.ping(namespace)
+            relay = await self._cache.ping(entry.namespace, credentials)
         except UpstreamUnreachable:
             if not self._settings.is_transparent:
                 raise
             return welcome(around)
-        is_lost = relay.status == 429 or relay.status >= 500
-        if relay.status == 200 or (is_lost and self._settings.is_transparent):
+        if relay.status == 200 or (has_token and relay.status < 500) or self._survives(relay):
             return welcome(around)
         return relay_reply(relay, around)
+
+    def _survives(self, relay: Relay) -> bool:
+        """Say whether the upstream is as good as lost, which is no reason to turn away who pulls what is kept."""
+        return self._settings.is_transparent and (relay.status == 429 or relay.status >= 500)
 
 
 def welcome(around: Circumstances) -> Reply:

@@ -60,7 +60,7 @@ class Pulls:
         """Answer one request; its errors name the repository in their challenge."""
         route = self._table.current.route(target.name, target.namespace, host_of(request), listener_of(request))
         visit.namespace, visit.repository = route.namespace, str(route.repository)
-        around = about_repository(request, self._settings.public_url, route, target)
+        around = about_repository(request, self._settings, route, target)
         try:
             if isinstance(target, TagList | Referrers):
                 send_reply(request, await self._listing(request, visit, target, route, around))

@@ -8,13 +8,14 @@ from attrs import evolve, frozen
 
 from txociproxy.interfaces import HeaderList, Redirect, Relay, Serve
 from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
-from txociproxy.oci.headers import etag, etag_matches, kept, listed, relayed, rewrite_link
+from txociproxy.oci.headers import cache_control, etag, etag_matches, kept, listed, relayed, rewrite_link
 from txociproxy.oci.ranges import ByteRange, RangeSpec
 from txociproxy.web.sending import Reply
 
 VERSION_FIELD: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
 # A 404 may be kept by caches in front of us unless it says otherwise (RFC 9110 §15.1).
 NOT_KEPT: Final = ("Cache-Control", "no-store")
+CHALLENGE: Final = "www-authenticate"
 
 
 @frozen
@@ -25,6 +26,7 @@ class Circumstances:
     :ivar challenge: our own WWW-Authenticate, should the answer be a 401 (RULES C3).
     :ivar if_none_match: all If-None-Match lines as one.
     :ivar range_spec: the part that is wanted, If-Range judged already.
+    :ivar is_private: the answer is for this client only (RULES D4).
     """
 
     method: Literal["GET", "HEAD"]
@@ -32,6 +34,7 @@ class Circumstances:
     challenge: str
     if_none_match: str | None = None
     range_spec: RangeSpec | None = None
+    is_private: bool = False
 
     @property
     def made(self) -> HeaderList:
@@ -53,6 +56,17 @@ class Plan:
     start: int = 0
     stop: int | None = None
     length_bytes: int | None = None
+
+
+class BadToken(OCIError):
+    """A token of ours is no good here; the challenge says so, and clients fetch another one.
+
+    :param why: in the words of RFC 6750 §3.1, for example ``invalid_token``.
+    """
+
+    def __init__(self, why: str, message: str) -> None:
+        super().__init__("UNAUTHORIZED", message)
+        self.why = why
 
 
 def content_lost() -> OCIError:
@@ -77,8 +91,11 @@ def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
     """Answer with an error in the spec's form (distribution-spec, "Error Codes")."""
     made = (VERSION_FIELD,) if around is None else around.made
     challenge = _challenge(error.status, around)
+    if isinstance(error, BadToken):
+        challenge = tuple((name, f'{value},error="{error.why}"') for name, value in challenge)
     body = error.to_json()
-    headers = (("Content-Type", "application/json"), NOT_KEPT, *made, *challenge, *error.headers)
+    own = (field for field in error.headers if field[0].lower() != CHALLENGE)
+    headers = (("Content-Type", "application/json"), NOT_KEPT, *made, *challenge, *own)
     return Reply(error.status, headers, body, len(body))
 
 
@@ -120,7 +137,8 @@ def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
 def _relay(relay: Relay, fields: HeaderList, around: Circumstances) -> Reply:
     """Put together a relayed answer."""
     passed = tuple(field for field in fields if field[0].lower() != VERSION_FIELD[0].lower())
-    not_kept = (NOT_KEPT,) if relay.status >= 400 else ()
+    private = (("Cache-Control", cache_control("revalidate", "private")),) if around.is_private else ()
+    not_kept = (NOT_KEPT,) if relay.status >= 400 else private
     nosniff = ("X-Content-Type-Options", "nosniff")
     headers = (*passed, *around.made, nosniff, *not_kept, *_challenge(relay.status, around))
     length_bytes = len(relay.body) if relay.body or around.method == "GET" else relay.content_length

@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.requests import Health, Ping, Target, TokenAsk, parse
 from txociproxy.web.access import Visit
-from txociproxy.web.asking import listener_of
+from txociproxy.web.asking import about_error
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls
 from txociproxy.web.replies import as_oci_error, error_reply
@@ -47,7 +47,7 @@ class Desks:
         elif isinstance(target, Ping):
             send_reply(request, await self.pings.answer(request, visit, target))
         elif isinstance(target, TokenAsk):
-            send_reply(request, self.tokens.answer(request, target, visit.client, listener_of(request)))
+            send_reply(request, await self.tokens.answer(request, visit, target))
         else:
             await self.pulls.answer(request, visit, target)
 
@@ -55,13 +55,15 @@ class Desks:
 class Root(Resource):
     """Answers every path; each answer is a coroutine that ends when its client leaves.
 
+    :param public_url: the base of our own addresses, as in :class:`~txociproxy.web.settings.WebSettings`.
     :ivar running: how many answers are not over yet.
     """
 
     isLeaf = True
 
-    def __init__(self, clock: IReactorTime, desks: Desks, log: Logger) -> None:
+    def __init__(self, clock: IReactorTime, desks: Desks, log: Logger, public_url: str | None = None) -> None:
         super().__init__()
+        self._public_url = public_url
         self._clock = clock
         self._desks = desks
         self._log = log
@@ -73,7 +75,7 @@ class Root(Resource):
         over = request.notifyFinish()
         self.running += 1
         answering = Deferred.fromCoroutine(self._answer(request, visit))
-        answering.addErrback(self._swallow_cancel)
+        answering.addErrback(self._swallow_cancel, request)
         over.addCallbacks(lambda _: visit.end("finished"), lambda _: _leave(visit, answering))
         over.addBoth(self._ended)
         return NOT_DONE_YET
@@ -83,6 +85,7 @@ class Root(Resource):
 
     async def _answer(self, request: Request, visit: Visit) -> None:
         """Answer, and turn what goes wrong into an answer."""
+        target: Target | None = None
         try:
             target = _target(request)
             visit.asks(target)
@@ -90,13 +93,13 @@ class Root(Resource):
         except CancelledError:
             raise
         except Exception as error:
-            self._refuse(request, visit, error)
+            self._refuse(request, visit, target, error)
 
-    def _refuse(self, request: Request, visit: Visit, error: Exception) -> None:
+    def _refuse(self, request: Request, visit: Visit, target: Target | None, error: Exception) -> None:
         """Send an error; if a body has begun, end it visibly."""
         told = as_oci_error(error)
         if told is None:
-            self._log.failure("an answer failed", Failure(error))
+            self._log.failure("an answer failed", printable(request, Failure(error)))
             told = OCIError("UNAVAILABLE", "something went wrong here; the log says what", status=500)
         visit.reason = str(told)
         if channel_of(request) is None:
@@ -105,12 +108,26 @@ class Root(Resource):
             cut(request)
         else:
             # What could not be read in one way only ends the connection (RULES A1).
-            send_reply(request, evolve(error_reply(told), closes=told.status == 400))
+            reply = error_reply(told, about_error(request, self._public_url, target))
+            send_reply(request, evolve(reply, closes=told.status == 400))
 
-    def _swallow_cancel(self, failure: Failure) -> None:
+    def _swallow_cancel(self, failure: Failure, request: Request) -> None:
         """The client has left; nobody is told."""
         if not failure.check(CancelledError):
-            self._log.failure("an answer failed", failure)
+            self._log.failure("an answer failed", printable(request, failure))
+
+
+class Undisclosed(Exception):
+    """Stands for an error whose text might repeat what a client has confided."""
+
+
+def printable(request: Request, failure: Failure) -> Failure:
+    """Return what may be logged of an error that nobody expected: where it happened, and its text if no secret came."""
+    if request.method != b"POST" and not request.requestHeaders.hasHeader(b"Authorization"):
+        return failure
+    kind = failure.type.__name__ if failure.type else "Failure"
+    hidden = Undisclosed(f"{kind}; its text is left out, since the request held a credential")
+    return Failure(hidden, Undisclosed, failure.getTracebackObject())
 
 
 def _target(request: Request) -> Target:

@@ -1,69 +1,35 @@
-"""The token endpoint: every client gets a token, so that clients which insist on one can pull (RULES C4, C5).
-
-What is given here holds no credential yet: exchanging a client's own for the upstream's is not built, so each token
-is an anonymous one, and the upstream is asked as anybody would.
-"""
+"""The token endpoint: a token of ours for what a client shows, the upstream's own inside (RULES C4, C5)."""
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Mapping
+import re
 from datetime import UTC, datetime
-from typing import BinaryIO, Final, cast
-from urllib.parse import parse_qs
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from txociproxy.envelopes import Envelopes
-from txociproxy.oci.challenges import Scope, parse_scopes
-from txociproxy.oci.errors import OCIError
-from txociproxy.oci.names import Repository
+from txociproxy.interfaces import Exchanged, Relay
+from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.requests import TokenAsk
 from txociproxy.upstreams.table import LiveTable
-from txociproxy.web.asking import host_of
-from txociproxy.web.heads import malformed
+from txociproxy.web.access import Visit
+from txociproxy.web.failures import Failures
+from txociproxy.web.replies import NOT_KEPT
 from txociproxy.web.sending import Reply
+from txociproxy.web.settings import WebSettings
+from txociproxy.web.wishes import Wish
 
-MAX_PARAMETERS: Final = 64
-FAILURES: Final = 10
-FAILURES_PER_S: Final = 60.0
-MAX_CLIENTS: Final = 4096
+if TYPE_CHECKING:
+    from txociproxy.cache import Cache
 
-Parameters = Mapping[str, list[str]]
-
-
-@define(eq=False)
-class Failures:
-    """Remembers who failed lately, so that nobody can try many things in a minute."""
-
-    _clock: IReactorTime
-    _at_s: dict[str, deque[float]] = field(factory=dict, init=False)
-
-    def check(self, client: str) -> None:
-        """Let a client pass.
-
-        :raises OCIError: it has failed too often.
-        """
-        if len(self._recent(client)) >= FAILURES:
-            raise OCIError("TOOMANYREQUESTS", "too many failures", headers=(("Retry-After", "60"),))
-
-    def count(self, client: str) -> None:
-        """Remember a failure; the client that has been quiet longest makes room."""
-        recent = self._recent(client)
-        recent.append(self._clock.seconds())
-        self._at_s.pop(client, None)
-        self._at_s[client] = recent
-        if len(self._at_s) > MAX_CLIENTS:
-            del self._at_s[next(iter(self._at_s))]
-
-    def _recent(self, client: str) -> deque[float]:
-        recent = self._at_s.get(client, deque(maxlen=FAILURES))
-        while recent and recent[0] <= self._clock.seconds() - FAILURES_PER_S:
-            recent.popleft()
-        return recent
+FAILURES_PER_CLIENT: Final = 10
+FAILURES_PER_ENTRY: Final = 60
+_NOTHING: Final = Exchanged(None)
+_SECONDS: Final = re.compile(r"[0-9]{1,6}")
 
 
 @define(eq=False)
@@ -71,86 +37,77 @@ class TokenEndpoint:
     """Gives tokens."""
 
     _clock: IReactorTime
+    _cache: Cache
     _table: LiveTable
     _envelopes: Envelopes
-    _life_s: int
-    _failures: Failures = field(init=False)
+    _settings: WebSettings
+    _clients: Failures = field(init=False)
+    _entries: Failures = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._failures = Failures(self._clock)
+        self._clients = Failures(self._clock, FAILURES_PER_CLIENT)
+        self._entries = Failures(self._clock, FAILURES_PER_ENTRY)
 
-    def answer(self, request: Request, asked: TokenAsk, client: str, listener: str | None) -> Reply:
+    async def answer(self, request: Request, visit: Visit, asked: TokenAsk) -> Reply:
         """Give a token for what was asked, as far as it is served here.
 
-        :raises OCIError: the request makes no sense, or this client made too many that did not.
+        :raises OCIError: the request makes no sense, its credentials are refused, or too many were lately.
+        :raises UpstreamUnreachable: the upstream's token server does not answer, and the mode does not survive that.
         """
-        is_known = client != "-"  # behind a Unix socket there may be anybody
-        if is_known:
-            self._failures.check(client)
+        self._clients.check(visit.client)
         try:
-            scopes = parse_scopes(_parameters(request).get("scope", []))
-            if asked.namespace is None:
-                granted = self._routed(scopes, host_of(request), listener)
-            else:
-                namespace = self._table.current.listed(asked.namespace).namespace
-                granted = (namespace, self._repositories(scopes, namespace))
-        except OCIError:
-            if is_known:
-                self._failures.count(client)
+            wish = Wish.of(request, asked, self._table.current)
+        except OCIError as error:
+            # A refused refresh token is no guess: containerd shows what it has there before anything else.
+            if error.status != 401:
+                self._count_client(visit.client)
             raise
-        return self._reply(*granted)
+        visit.namespace = wish.namespace or None
+        exchanged = _NOTHING if wish.login is None else await self._exchanged(visit.client, wish, wish.login)
+        return self._reply(wish, exchanged)
 
-    def _routed(
-        self, scopes: tuple[Scope, ...], host: str | None, listener: str | None
-    ) -> tuple[str, tuple[Repository, ...]]:
-        """Take the namespace of the first scope that has one; the others must agree.
+    async def _exchanged(self, client: str, wish: Wish, login: str) -> Exchanged:
+        """Ask the upstream what it wants to see in this client's name."""
+        self._entries.check(wish.namespace)
+        answer = await self._cache.exchange(wish.namespace, wish.repositories, login)
+        # Guesses that were made side by side learn no more than the same one after another.
+        self._clients.check(client)
+        self._entries.check(wish.namespace)
+        if isinstance(answer, Exchanged):
+            return answer
+        if answer.status == 429:
+            raise _too_many(answer)
+        if 400 <= answer.status < 500:
+            self._count_client(client)
+            self._entries.count(wish.namespace)
+            raise OCIError("UNAUTHORIZED", "the upstream refuses these credentials")
+        if self._settings.is_transparent:
+            return _NOTHING
+        raise UpstreamUnreachable(f"the token server of {wish.namespace} answers with status {answer.status}")
 
-        A login asks for no scope: its token is good for nothing but a ping.
+    def _count_client(self, client: str) -> None:
+        """Remember that a client failed; behind a Unix socket there may be anybody, and nobody is counted."""
+        if client != "-":
+            self._clients.count(client)
+
+    def _reply(self, wish: Wish, exchanged: Exchanged) -> Reply:
+        """Print a token under both names that clients look for.
+
+        :raises OCIError: what the upstream wants is too long to be handed on.
         """
-        namespace = ""
-        repositories: list[Repository] = []
-        for scope in filter(_pulls, scopes):
-            try:
-                route = self._table.current.route(scope.name, None, host, listener)
-            except OCIError:
-                continue
-            namespace = namespace or route.namespace
-            if route.namespace == namespace:
-                repositories.append(route.repository)
-        return namespace, tuple(repositories)
-
-    def _repositories(self, scopes: tuple[Scope, ...], namespace: str) -> tuple[Repository, ...]:
-        """Return the repositories of this namespace that are named; a name that is not served is left out."""
-        repositories: list[Repository] = []
-        for scope in filter(_pulls, scopes):
-            try:
-                repositories.append(self._table.current.route(scope.name, namespace, None).repository)
-            except OCIError:
-                continue
-        return tuple(repositories)
-
-    def _reply(self, namespace: str, repositories: tuple[Repository, ...]) -> Reply:
-        """Print a token as both names of it that clients look for."""
-        now_s = self._clock.seconds()
-        token = self._envelopes.seal(namespace, tuple(map(str, repositories)), None, now_s + self._life_s)
+        now_s, life_s = self._clock.seconds(), self._settings.token_life_s
+        if exchanged.life_s is not None:
+            life_s = max(1, int(min(life_s, exchanged.life_s)))
+        repositories = tuple(map(str, wish.repositories))
+        token = self._envelopes.seal(wish.namespace, repositories, exchanged.authorization, now_s + life_s)
         issued = datetime.fromtimestamp(int(now_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        answer = {"token": token, "access_token": token, "expires_in": self._life_s, "issued_at": issued}
+        answer = {"token": token, "access_token": token, "expires_in": life_s, "issued_at": issued}
         body = json.dumps(answer).encode("ascii")
-        headers = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
-        return Reply(200, headers, body, len(body))
+        return Reply(200, (("Content-Type", "application/json"), NOT_KEPT), body, len(body))
 
 
-def _pulls(scope: Scope) -> bool:
-    """Say whether anything is left of a scope once it is cut to pulling from a repository."""
-    return scope.type == "repository" and bool({"pull", "*"} & set(scope.actions))
-
-
-def _parameters(request: Request) -> Parameters:
-    """Return what a GET says in its query or a POST in its form."""
-    text = request.uri.partition(b"?")[2]
-    if request.method == b"POST":
-        text = cast(BinaryIO, request.content).read()
-    try:
-        return parse_qs(text.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError as error:  # not ASCII, too many, or no form at all
-        raise malformed("the form cannot be read") from error
+def _too_many(relay: Relay) -> OCIError:
+    """Pass on that the upstream's token server is asked too often, and when it wants to be asked again."""
+    values = [value for name, value in relay.headers if name.lower() == "retry-after" and _SECONDS.fullmatch(value)]
+    retry_after = ("Retry-After", values[0] if values else "60")
+    return OCIError("TOOMANYREQUESTS", "the upstream's token server is asked too often", headers=(retry_after,))
