@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -21,6 +25,7 @@ else:
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 HEADERS: HeaderList = (("X-Origin", "west"), ("X-Origin", "caf\xe9"))
 NAMESPACE = "ghcr.io"
+NAMESPACES = ("docker.io", "ghcr.io", "quay.io")
 DATA = bytes(range(256)) * 40
 TAG = TagName("docker.io", Repository("library/alpine"), "3.20")
 
@@ -30,8 +35,8 @@ def record(media_type: str, checked_at_s: float = 1.0, data: bytes = DATA) -> Ta
     return TagRecord(frozenset({media_type}), Digest.of(data), media_type, len(data), checked_at_s)
 
 
-class StorageContract(Case):
-    """IStorage and ISpool, whatever the medium is.
+class StorageBench(Case):
+    """What the facts about a storage are tried with.
 
     Whoever mixes this in makes ``self.storage`` in setUp, and says how its medium works and fails.
     """
@@ -61,28 +66,37 @@ class StorageContract(Case):
         spool.write(data)
         return spool
 
-    def commit(self, spool: ISpool, data: bytes = DATA, algorithm: str = "sha256") -> object:
+    def commit(
+        self,
+        spool: ISpool,
+        data: bytes = DATA,
+        algorithm: str = "sha256",
+        namespace: str = NAMESPACE,
+        held: bool = False,
+    ) -> object:
         """Ask for the commit of content."""
-        return spool.commit(Descriptor(Digest.of(data, algorithm), len(data), MEDIA_TYPE), HEADERS, NAMESPACE, False)
+        return spool.commit(Descriptor(Digest.of(data, algorithm), len(data), MEDIA_TYPE), HEADERS, namespace, held)
 
-    def keep(self, data: bytes = DATA, algorithm: str = "sha256") -> Digest:
+    def keep(
+        self, data: bytes = DATA, algorithm: str = "sha256", namespace: str = NAMESPACE, held: bool = False
+    ) -> Digest:
         """Keep content."""
         digest = Digest.of(data, algorithm)
         spool = self.storage.open_spool(digest, len(data))
         if data:
             spool.write(data)
-        self.outcome(self.commit(spool, data, algorithm))
+        self.outcome(self.commit(spool, data, algorithm, namespace, held))
         spool.close()
         self.work()
         return digest
 
-    def find(self, digest: Digest) -> Local | None:
+    def find(self, digest: Digest, namespace: str = NAMESPACE) -> Local | None:
         """Look for content."""
-        return cast("Local | None", self.outcome(self.storage.find(digest, NAMESPACE)))
+        return cast("Local | None", self.outcome(self.storage.find(digest, namespace)))
 
-    def found(self, digest: Digest) -> Local:
+    def found(self, digest: Digest, namespace: str = NAMESPACE) -> Local:
         """Look for content that is there."""
-        local = self.find(digest)
+        local = self.find(digest, namespace)
         assert local is not None
         self.addCleanup(local.body.close)
         return local
@@ -108,6 +122,133 @@ class StorageContract(Case):
         d = Deferred.fromCoroutine(wait())
         self.work()
         self.failureResultOf(d, StorageUnavailable)
+
+    def walked(self) -> list[Descriptor]:
+        """Return all that a walk meets."""
+
+        async def walk() -> list[Descriptor]:
+            return [descriptor async for descriptor in self.storage.walk()]
+
+        return cast("list[Descriptor]", self.outcome(walk()))
+
+
+class HeldContract(StorageBench):
+    """Content that came with the proxy's own credentials (RULES D3)."""
+
+    everybody = (*NAMESPACES, "", NAMESPACE.upper())
+
+    def hold(self, namespace: str = NAMESPACE, data: bytes = DATA) -> Digest:
+        """Keep content for a namespace."""
+        return self.keep(data, namespace=namespace, held=True)
+
+    def assert_seen_from(self, namespaces: Collection[str], digest: Digest, data: bytes = DATA) -> None:
+        """These namespaces find all of it, the others nothing."""
+        for namespace in self.everybody:
+            local = self.find(digest, namespace)
+            self.assertEqual(local is not None, namespace in namespaces, f"from {namespace!r}")
+            if local is not None:
+                self.assertEqual(local.body.read_at(0, len(data) + 1), data)
+                local.body.close()
+                self.work()
+
+    def test_what_is_held_is_found_from_its_namespace_only(self) -> None:
+        """With all that was said of it; for the others it is not there."""
+        digest = self.hold()
+        self.assert_seen_from({NAMESPACE}, digest)
+        local = self.found(digest)
+        self.assertEqual(local.descriptor, Descriptor(digest, len(DATA), MEDIA_TYPE))
+        self.assertEqual((local.headers, local.namespace), (HEADERS, NAMESPACE))
+
+    def test_what_is_held_for_two_is_held_for_both(self) -> None:
+        """The header fields are those of the last one."""
+        for namespaces in permutations(NAMESPACES, 2):
+            data = DATA + repr(namespaces).encode()
+            for namespace in namespaces:
+                digest = self.hold(namespace, data)
+            self.assert_seen_from(namespaces, digest, data)
+            self.assertEqual(self.found(digest, namespaces[0]).namespace, namespaces[1])
+
+    def test_one_commit_as_anybody_opens_it_and_none_closes_it(self) -> None:
+        """At whatever place among the others, and whichever namespace it came from."""
+        commits = (("docker.io", True), ("ghcr.io", True), ("quay.io", False), ("ghcr.io", False))
+        for order in permutations(commits, 3):
+            data = DATA + repr(order).encode()
+            for namespace, held in order:
+                digest = self.keep(data, namespace=namespace, held=held)
+            self.assert_seen_from(self.everybody, digest, data)
+            self.assertEqual(self.found(digest).namespace, order[-1][0])
+
+    def test_removal_forgets_for_whom_it_was_held(self) -> None:
+        """And that it was open."""
+        digest = self.hold("docker.io")
+        self.assertTrue(self.outcome(self.storage.remove(digest)))
+        self.assertFalse(self.outcome(self.storage.remove(digest)))
+        self.assert_seen_from((), digest)
+        self.hold("quay.io")
+        self.assert_seen_from({"quay.io"}, digest)
+        self.keep()
+        self.outcome(self.storage.remove(digest))
+        self.hold("ghcr.io")
+        self.assert_seen_from({"ghcr.io"}, digest)
+
+    def test_a_reader_of_held_content_goes_on_whatever_becomes_of_it(self) -> None:
+        """Held for another one too, opened, removed."""
+        data = DATA * 3
+        digest = self.hold(data=data)
+        first = self.found(digest)
+        self.hold("quay.io", data)
+        second = self.found(digest)
+        self.keep(data)
+        third = self.found(digest)
+        self.outcome(self.storage.remove(digest))
+        for local in (first, second, third):
+            self.assertEqual(self.whole(local.body), data)
+
+    def test_a_commit_that_never_was_opens_nothing(self) -> None:
+        """Written, abandoned, failed."""
+        digest = self.hold()
+        self.begin().abandon()
+        written = self.begin()
+        self.work()
+        self.assert_seen_from({NAMESPACE}, digest)
+        self.fill_up()
+        written.write(b"more")
+        self.work()
+        self.assert_unpublished(self.commit(written))
+        self.assert_seen_from({NAMESPACE}, digest)
+
+    def test_a_walk_meets_what_is_held_too(self) -> None:
+        """Once, for whomever it is held."""
+        digests = {self.keep(b"open"), self.hold("docker.io", b"one"), self.hold("quay.io", b"two")}
+        self.hold("ghcr.io", b"two")
+        met = self.walked()
+        self.assertEqual((len(met), {each.digest for each in met}), (3, digests))
+        self.assertEqual({each.media_type for each in met}, {MEDIA_TYPE})
+
+    def test_content_of_no_bytes_can_be_held(self) -> None:
+        """It has a name like any other."""
+        self.assert_seen_from({"quay.io"}, self.hold("quay.io", b""), b"")
+
+    @given(st.lists(st.tuples(st.sampled_from(NAMESPACES), st.sampled_from(("held", "held", "open", "remove")))))
+    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
+    def test_any_story_ends_as_its_rules_say(self, story: list[tuple[str, str]]) -> None:
+        """After every step, from every namespace."""
+        digest = Digest.of(DATA)
+        self.outcome(self.storage.remove(digest))
+        seen_from: set[str] = set()
+        for namespace, step in story:
+            if step == "remove":
+                self.assertEqual(self.outcome(self.storage.remove(digest)), bool(seen_from))
+                seen_from = set()
+            else:
+                self.keep(namespace=namespace, held=step == "held")
+                seen_from |= {namespace} if step == "held" else set(self.everybody)
+            self.assert_seen_from(seen_from, digest)
+            self.assertEqual(len(self.walked()), bool(seen_from))
+
+
+class StorageContract(HeldContract):
+    """IStorage and ISpool, whatever the medium is."""
 
     # --- content
 
@@ -178,11 +319,7 @@ class StorageContract(Case):
         """Each descriptor once, unfinished content never."""
         digests = {self.keep(bytes([n])) for n in range(5)} | {self.keep(algorithm="sha512")}
         self.begin(b"unfinished")
-
-        async def walk() -> list[Descriptor]:
-            return [descriptor async for descriptor in self.storage.walk()]
-
-        met = self.outcome(walk())
+        met = self.walked()
         self.assertEqual((len(met), {descriptor.digest for descriptor in met}), (6, digests))
         self.assertEqual({descriptor.media_type for descriptor in met}, {MEDIA_TYPE})
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ from txociproxy.oci.names import Digest
 from txociproxy.storage.layout import tags_from_json
 
 SIDECAR_END = ".meta.json"
+HELD_END = ".held"
 
 
 def assert_store_sound(root: Path, is_at_rest: bool = False) -> list[Digest]:
-    """Check everything below a root and return the digests of what is kept.
+    """Check everything below a root and return the digests of what is kept, open or held.
 
     :param is_at_rest: no process runs and the store has been prepared: nothing unfinished may lie there.
     """
@@ -28,7 +30,7 @@ def assert_store_sound(root: Path, is_at_rest: bool = False) -> list[Digest]:
     for path in _files_below(root / "ingest"):
         assert not is_at_rest, f"{path} is left over"
         assert is_locked(path), f"{path} belongs to nobody"
-    return [digest for digest in kept if digest is not None]
+    return list(dict.fromkeys(digest for digest in kept if digest is not None))
 
 
 def _files_below(path: Path) -> Iterator[Path]:
@@ -38,16 +40,29 @@ def _files_below(path: Path) -> Iterator[Path]:
 def _check_content(root: Path, path: Path) -> Digest | None:
     """Content is named by its bytes; a sidecar names its content, which may be gone."""
     algorithm, prefix, name = path.relative_to(root / "blobs").parts
-    digest = _parsed(f"{algorithm}:{name.removesuffix(SIDECAR_END)}", path)
+    digest = _parsed(f"{algorithm}:{name.removesuffix(SIDECAR_END).removesuffix(HELD_END)}", path)
     assert prefix == digest.hex[:2], f"{path} lies in the wrong directory"
     if name.endswith(SIDECAR_END):
-        sidecar = json.loads(path.read_bytes())
-        assert sidecar["digest"] == str(digest), f"{path} is about {sidecar['digest']}"
+        _check_sidecar(path, digest)
         return None
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
     assert found == digest.hex, f"{path} has the bytes of {found}"
     return digest
+
+
+def _check_sidecar(path: Path, digest: Digest) -> None:
+    """A sidecar is about its content; beside held content, and only there, it says for whom (RULES D3)."""
+    sidecar = json.loads(path.read_bytes())
+    assert sidecar["digest"] == str(digest), f"{path} is about {sidecar['digest']}"
+    held = sidecar.get("held")
+    if path.name.endswith(HELD_END + SIDECAR_END):
+        assert isinstance(held, list) and held and held == sorted(set(held)), f"{path} is held for {held}"
+        assert sidecar["namespace"] in held, f"{path} came from where it may not be seen"
+    else:
+        assert held is None, f"{path} is open and held for {held}"
+    kept_at_s = sidecar.get("kept_at_s")  # releases before did not write it
+    assert kept_at_s is None or math.isfinite(kept_at_s), f"{path} was kept at {kept_at_s}"
 
 
 def _parsed(text: str, path: Path) -> Digest:

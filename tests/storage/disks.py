@@ -93,23 +93,25 @@ class Disk:
             self.work()
         return spool
 
-    def commit(self, spool: ISpool, data: bytes, headers: HeaderList = ()) -> Outcome:
+    def commit(
+        self, spool: ISpool, data: bytes, headers: HeaderList = (), namespace: str = "docker.io", held: bool = False
+    ) -> Outcome:
         """Commit what was written; the threads have not worked yet."""
-        return Outcome(spool.commit(Descriptor(Digest.of(data), len(data), BLOB_TYPE), headers, "docker.io", False))
+        return Outcome(spool.commit(Descriptor(Digest.of(data), len(data), BLOB_TYPE), headers, namespace, held))
 
-    def keep(self, data: bytes) -> Digest:
+    def keep(self, data: bytes, namespace: str = "docker.io", held: bool = False) -> Digest:
         """Keep content from its first byte to its commit."""
         spool = self.begin(data)
-        outcome = self.commit(spool, data)
+        outcome = self.commit(spool, data, namespace=namespace, held=held)
         self.work()
         spool.close()
         self.work()
         assert outcome.ended and outcome.error is None, f"not kept: {outcome.error}"
         return Digest.of(data)
 
-    def read(self, digest: Digest) -> bytes | None:
+    def read(self, digest: Digest, namespace: str = "docker.io") -> bytes | None:
         """Return kept content; None is a miss."""
-        outcome = Outcome(self.storage.find(digest, "docker.io"))
+        outcome = Outcome(self.storage.find(digest, namespace))
         self.work()
         if outcome.error is not None:
             raise outcome.error

@@ -17,6 +17,7 @@ from txociproxy.storage.files import Files
 
 T = TypeVar("T")
 Moment = Literal["before", "during", "after"]
+MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 
 
 class Killed(BaseException):
@@ -33,6 +34,7 @@ class RecordingFiles(Files):
     :ivar space_bytes: what the file system is said to have (free, in all); None is the truth.
     :ivar foreign: uses of descriptors that were closed already, or never ours.
     :ivar watches_power: whether :meth:`bury` can lose what was not synced.
+    :ivar reaches_medium: whether syncs are done; thousands of them take their time, and :meth:`bury` knows of them.
     :ivar _unsynced: descriptors of our own on files whose bytes may not survive a loss of power.
     """
 
@@ -43,6 +45,7 @@ class RecordingFiles(Files):
     foreign: list[str] = field(factory=list)
     is_dead: bool = False
     watches_power: bool = False
+    reaches_medium: bool = True
     _open: dict[int, Path] = field(factory=dict)
     _inodes: dict[int, int] = field(factory=dict)
     _unsynced: dict[int, int] = field(factory=dict)
@@ -96,7 +99,7 @@ class RecordingFiles(Files):
 
     def fsync(self, fd: int) -> None:
         """See :meth:`Files.fsync`."""
-        self._do(f"fsync {self._name(fd)}", super().fsync, fd)
+        self._do(f"fsync {self._name(fd)}", super().fsync if self.reaches_medium else _nothing, fd)
         if fd in self._unsynced:
             os.close(self._unsynced.pop(fd))
 
@@ -106,7 +109,7 @@ class RecordingFiles(Files):
 
     def fsync_directory(self, path: Path) -> None:
         """See :meth:`Files.fsync_directory`."""
-        self._do("fsync directory", super().fsync_directory, path)
+        self._do("fsync directory", super().fsync_directory if self.reaches_medium else _nothing, path)
 
     def make_directory(self, path: Path) -> None:
         """See :meth:`Files.make_directory`."""
@@ -130,6 +133,10 @@ class RecordingFiles(Files):
     def read(self, path: Path, max_bytes: int) -> bytes | None:
         """See :meth:`Files.read`; its own open and close are not remembered."""
         return self._do(f"read {about(path)}", Files().read, path, max_bytes)
+
+    def is_there(self, path: Path) -> bool:
+        """See :meth:`Files.is_there`."""
+        return self._do(f"look for {about(path)}", super().is_there, path)
 
     def measure(self, fd: int) -> tuple[int, float]:
         """See :meth:`Files.measure`."""
@@ -188,9 +195,15 @@ class RecordingFiles(Files):
         return about(path)
 
 
+def _nothing(_: object) -> None:
+    """Do nothing."""
+
+
 def about(path: Path) -> str:
     """Return what a path is, in a word."""
-    ends = {".spool": "spool", ".meta": "new sidecar", ".json": "sidecar"}
+    ends = {".spool": "spool", ".meta": "new sidecar", ".json": "sidecar", ".held": "held content"}
+    if path.name.endswith(".held.meta.json"):
+        return "held sidecar"
     if path.parent.name == "_tags":
         return "tag"
     if path.name in ("writable", ".txociproxy.json"):

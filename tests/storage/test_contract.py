@@ -25,6 +25,12 @@ class MemoryStorageTests(contracts.StorageContract, SynchronousTestCase):
         """Make the store smaller than it is."""
         self.memory.max_bytes = 0
 
+    def test_it_knows_when_it_kept_something_if_it_has_a_clock(self) -> None:
+        """And says nothing else."""
+        self.assertIsNone(self.found(self.keep()).kept_at_s)
+        self.memory.now = lambda: 1_800_000_000.5
+        self.assertEqual(self.found(self.keep()).kept_at_s, 1_800_000_000.5)
+
 
 class DiskStorageTests(contracts.StorageContract, SynchronousTestCase):
     """Content on disk, with threads that work when they are let."""

@@ -18,8 +18,8 @@ from tests.storage.disks import BLOB_TYPE, Disk, Outcome
 from txociproxy.interfaces import Local, TagName
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest, canonical_namespace
-from txociproxy.storage.disk import SMALL_BYTES
 from txociproxy.storage.layout import Layout, Sidecar, tags_from_json
+from txociproxy.storage.shelf import SMALL_BYTES
 
 DATA = b"some content"
 JSON = st.recursive(

@@ -10,12 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.contracts import TAG, record
 from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.disks import Disk, Outcome
-from tests.storage.recording import Killed, Moment, MortalWorkers, RecordingFiles
+from tests.storage.recording import MOMENTS, Killed, Moment, MortalWorkers, RecordingFiles
 from txociproxy.oci.names import Digest
 
 DATA = bytes(range(256)) * 12
 KEPT = b"kept long ago"
-MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 # Everything that a commit does to the disk, once its bytes are written and its directory is there.
 COMMIT = [
     "fsync spool",
@@ -28,6 +27,7 @@ COMMIT = [
     "close new sidecar",
     "rename content",
     "fsync directory",
+    "unlink held content",
     "close directory",
 ]
 
@@ -73,7 +73,13 @@ class OrderTests(SynchronousTestCase):
         self.disk.storage.remove(digest)
         self.disk.work()
         self.assertEqual(
-            self.disk.files.operations, ["lock directory", "unlink content", "unlink sidecar", "close directory"]
+            self.disk.files.operations,
+            [
+                "lock directory",
+                *("unlink content", "unlink held content"),
+                *("unlink sidecar", "unlink held sidecar"),
+                "close directory",
+            ],
         )
 
     def test_a_tag_is_written_beside_and_renamed(self) -> None:

@@ -10,11 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.disks import Disk
+from tests.storage.recording import MOMENTS, Killed, RecordingFiles
 from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.storage.layout import Layout
 
 HOLDER = (
     "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX); print(flush=True); input()"
@@ -29,13 +33,13 @@ class StartTests(SynchronousTestCase):
         self.disk = Disk(Path(self.mktemp()) / "deep" / "store")
         self.addCleanup(self.disk.files.bury)
 
-    def prepare(self, mode: str = "transparent") -> None:
+    def prepare(self, mode: str = "transparent", adopt: bool = False) -> None:
         """Start."""
-        self.disk.storage.prepare(mode)
+        self.disk.storage.prepare(mode, adopt)
 
-    def refusal(self, mode: str = "transparent") -> str:
+    def refusal(self, mode: str = "transparent", adopt: bool = False) -> str:
         """Start, and return why not."""
-        error = self.assertRaises(StorageUnavailable, self.prepare, mode)
+        error = self.assertRaises(StorageUnavailable, self.prepare, mode, adopt)
         text = str(error)
         self.assertNotIn("\n", text)
         return text
@@ -58,7 +62,84 @@ class StartTests(SynchronousTestCase):
     def test_a_store_of_the_other_mode_is_refused(self) -> None:
         """A digest that is kept is no proof of access."""
         self.prepare()
-        self.assertIn("belongs to transparent mode", self.refusal("authenticated"))
+        text = self.refusal("authenticated")
+        for part in ("belongs to transparent mode", "--adopt-store", "--fs-root", str(self.disk.root)):
+            self.assertIn(part, text)
+        self.assertEqual(self.marker()["mode"], "transparent")
+
+    def marker(self) -> dict[str, object]:
+        """Return what the marker says."""
+        found: dict[str, object] = json.loads(self.disk.layout.marker.read_bytes())
+        return found
+
+    def test_an_adopted_store_belongs_to_the_new_mode_with_all_it_keeps(self) -> None:
+        """One line says so; from then on the old mode is refused, and nobody adopts a store that is his."""
+        lines = self.listen()
+        self.prepare()
+        digest, held = self.disk.keep(b"kept"), self.disk.keep(b"held", held=True)
+        self.disk.files.operations.clear()
+        self.prepare("authenticated", adopt=True)
+        done = self.disk.files.operations
+        self.assertEqual(done[done.index("rename .txociproxy.json") + 1 :][:2], ["close spool", "fsync directory"])
+        self.assertLess(done.index("fsync spool"), done.index("rename .txociproxy.json"))
+        self.assertEqual(self.marker(), {"layout": 1, "mode": "authenticated"})
+        self.assertEqual(len(lines), 1, lines)
+        for part in (str(self.disk.root), "transparent", "authenticated"):
+            self.assertIn(part, lines[0])
+        self.assertIn("belongs to authenticated mode", self.refusal())
+        for adopt in (False, True):
+            self.prepare("authenticated", adopt)
+        self.assertEqual(len(lines), 1)
+        self.assertEqual((self.disk.read(digest), self.disk.read(held)), (b"kept", b"held"))
+        self.assertIsNone(self.disk.read(held, "quay.io"))
+
+    def listen(self) -> list[str]:
+        """Return the list of what is logged at info."""
+        lines: list[str] = []
+
+        @implementer(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.info and event["log_namespace"].startswith("txociproxy.storage"):
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+    def test_a_fresh_root_needs_no_adoption_and_says_nothing_of_one(self) -> None:
+        """Nor does one that has never said whose it is."""
+        lines = self.listen()
+        self.prepare("authenticated", adopt=True)
+        self.assertEqual((lines, self.marker()["mode"]), ([], "authenticated"))
+
+    def test_a_store_that_cannot_be_marked_anew_is_not_adopted(self) -> None:
+        """One clear error, the marker as it was, and not a word of an adoption."""
+        lines = self.listen()
+        self.prepare()
+        for step in ("create spool", "write spool", "fsync spool", "rename .txociproxy.json"):
+            self.disk.files.faults = {step: OSError(errno.ENOSPC, "No space left on device")}
+            self.assertIn("No space left", self.refusal("authenticated", adopt=True))
+            self.assertEqual((self.marker()["mode"], lines), ("transparent", []))
+            assert_nothing_open(self.disk.root)
+
+    def test_killed_anywhere_while_it_is_adopted_a_store_belongs_to_one_of_the_modes(self) -> None:
+        """The next start in the new mode finds the old marker or the new one, whole."""
+        self.prepare()
+        self.disk.files.operations.clear()
+        self.prepare("authenticated", adopt=True)
+        owners = []
+        for number in range(len(self.disk.files.operations)):
+            for moment in MOMENTS:
+                root = Path(self.mktemp())
+                Disk(root).storage.prepare("transparent")
+                dying = Disk(root, files=RecordingFiles(death=(number, moment), watches_power=True))
+                self.assertRaises(Killed, dying.storage.prepare, "authenticated", True)
+                dying.files.bury(power_is_lost=True)
+                owners.append(json.loads(Layout(root).marker.read_bytes())["mode"])
+                Disk(root).storage.prepare("authenticated", True)
+                assert_store_sound(root, is_at_rest=True)
+        self.assertEqual(owners, sorted(owners, reverse=True))
+        self.assertEqual(set(owners), {"transparent", "authenticated"})
 
     def test_a_store_of_another_layout_is_refused(self) -> None:
         """Also one whose marker says nothing."""
@@ -68,6 +149,17 @@ class StartTests(SynchronousTestCase):
         for text in ("", "[]", "{}", '"layout"', "\xff"):
             self.disk.layout.marker.write_text(text)
             self.assertIn("cannot be read", self.refusal())
+        for mode in ('"open"', '"a\\nb"', "5", "null", '["transparent"]'):
+            self.disk.layout.marker.write_text(f'{{"layout": 1, "mode": {mode}}}')
+            self.assertIn("names no mode", self.refusal())
+
+    def test_a_store_of_another_layout_is_not_adopted(self) -> None:
+        """Nor one that does not say whose it is: only the mode may change."""
+        self.prepare()
+        for text in ('{"layout": 2, "mode": "transparent"}', "{}", '{"layout": 1, "mode": "open"}', "[" * 100_000):
+            self.disk.layout.marker.write_text(text)
+            self.refusal("authenticated", adopt=True)
+            self.assertEqual(self.disk.layout.marker.read_text(), text)
 
     def test_a_root_that_cannot_be_written_is_one_clear_error(self) -> None:
         """Whatever refuses: the directory, the marker, or the trial of the disk."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -22,23 +22,17 @@ from zope.interface import implementer
 from txociproxy.bodies.files import FileBody
 from txociproxy.bodies.lending import MemoryBody
 from txociproxy.interfaces import IStorage, IWorkers, Local, TagName, TagRecord
-from txociproxy.oci.errors import OCIError, StorageUnavailable
+from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage import layout as on_disk
 from txociproxy.storage.files import Files, put
-from txociproxy.storage.layout import Layout, Sidecar
+from txociproxy.storage.layout import Layout
+from txociproxy.storage.shelf import MAX_SIDECAR_BYTES, Opened, Shelf
 from txociproxy.storage.space import Space
 from txociproxy.storage.spool import DiskSpool
 from txociproxy.storage.start import prepare
 
 T = TypeVar("T")
-TOUCH_EVERY_S = 3600.0
-MAX_SIDECAR_BYTES = 256 * 1024
-# Most manifests and image configurations: read in the thread that finds them, they need no descriptor, no look at the
-# page cache and no turn of the reactor of their own.
-SMALL_BYTES = 16 * 1024
-Found = tuple[int, int, Sidecar]
-Opened = tuple[int | bytes, int, Sidecar]  # a descriptor, or all of it
 
 
 @implementer(IStorage)
@@ -59,21 +53,26 @@ class DiskStorage:
     _space: Space
     _now: Callable[[], float]
     _patience_s: float = 5.0
+    _shelf: Shelf = field(init=False)
 
-    def prepare(self, mode: str) -> None:
+    def __attrs_post_init__(self) -> None:
+        self._shelf = Shelf(self._files, self._layout, self._now)
+
+    def prepare(self, mode: str, adopt: bool = False) -> None:
         """Make the root ready before the first listen; blocks.
+
+        :param adopt: take over a store of the other mode, with all that it keeps (RULES D4).
 
         :raises StorageUnavailable: the root cannot be written, or belongs to another mode or version.
         """
-        prepare(self._files, self._layout, mode)
+        prepare(self._files, self._layout, mode, adopt)
         with contextlib.suppress(OSError):  # a file system that does not tell is tried
             self._space.look()
 
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
-        return self._bounded(self._readers, self._open, digest, late=self._close_opened).addCallback(
-            self._to_local, digest
-        )
+        d = self._bounded(self._readers, self._shelf.open, digest, namespace, late=self._close_opened)
+        return d.addCallback(self._to_local, digest)
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> DiskSpool:
         """See :meth:`IStorage.open_spool`."""
@@ -86,13 +85,12 @@ class DiskStorage:
         except StorageUnavailable as error:
             self._space.warn(error)
             raise
-        return DiskSpool(
-            self._files, self._layout, self._readers, self._writers, self._space, self._spool_path(), size_bytes
-        )
+        pools = (self._readers, self._writers)
+        return DiskSpool(self._files, self._layout, *pools, self._space, self._spool_path(), size_bytes, self._now)
 
     def remove(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.remove`."""
-        return self._bounded(self._writers, self._remove, digest)
+        return self._bounded(self._writers, self._shelf.remove, digest)
 
     def recall_tag(self, name: TagName) -> Deferred[tuple[TagRecord, ...]]:
         """See :meth:`IStorage.recall_tag`."""
@@ -114,7 +112,7 @@ class DiskStorage:
         for algorithm in ("sha256", "sha512"):
             top = self._layout.root / "blobs" / algorithm
             for prefix in await self._bounded(self._readers, lambda path: list(self._files.names(path)), top):
-                for descriptor in await self._bounded(self._readers, self._describe, algorithm, top / prefix):
+                for descriptor in await self._bounded(self._readers, self._shelf.describe, algorithm, top / prefix):
                     yield descriptor
 
     # --- in the reactor
@@ -154,7 +152,8 @@ class DiskStorage:
             if isinstance(content, bytes)
             else FileBody(content, size_bytes, self._readers, promised=1)
         )
-        return Local(on_disk.describe(digest, size_bytes, sidecar), sidecar.headers, sidecar.namespace, body)
+        descriptor = on_disk.describe(digest, size_bytes, sidecar)
+        return Local(descriptor, sidecar.headers, sidecar.namespace, body, sidecar.kept_at_s)
 
     def _close_opened(self, opened: Opened | None) -> None:
         if opened is not None and isinstance(opened[0], int):
@@ -164,62 +163,6 @@ class DiskStorage:
         return self._layout.spool(secrets.token_hex(16))
 
     # --- in a thread
-
-    def _open(self, digest: Digest) -> Opened | None:
-        found = self._look(digest)
-        if found is None or found[1] > SMALL_BYTES:
-            return found
-        fd, size_bytes, sidecar = found
-        try:
-            data = self._files.read_open(fd, size_bytes)
-        finally:
-            self._files.close(fd)
-        return (data, size_bytes, sidecar) if len(data) == size_bytes else None
-
-    def _look(self, digest: Digest, is_use: bool = True) -> Found | None:
-        fd = self._files.open(self._layout.content(digest))
-        if fd is None:
-            return None
-        try:
-            sidecar = self._read_sidecar(digest)
-            size_bytes, used_s = self._files.measure(fd)
-            is_cut = sidecar.size_bytes is not None and sidecar.size_bytes != size_bytes
-            if is_use and not is_cut and self._now() - used_s > TOUCH_EVERY_S:
-                self._touch(fd)
-        except BaseException:
-            self._files.close(fd)
-            raise
-        if is_cut:
-            # Cut short behind our back: a miss, which will be published over it.
-            self._files.close(fd)
-            return None
-        return fd, size_bytes, sidecar
-
-    def _read_sidecar(self, digest: Digest) -> Sidecar:
-        try:
-            data = self._files.read(self._layout.sidecar(digest), MAX_SIDECAR_BYTES)
-        except OSError:
-            data = None  # what cannot be read is as good as missing: never an error (RULES G1)
-        return Sidecar.from_json(data)
-
-    def _touch(self, fd: int) -> None:
-        try:
-            self._files.touch(fd)
-        except OSError:
-            return  # a read-only store still serves
-
-    def _remove(self, digest: Digest) -> bool:
-        path = self._layout.content(digest)
-        try:
-            lock = self._files.lock_directory(path.parent)
-        except FileNotFoundError:
-            return False
-        try:
-            there = self._files.unlink(path)
-            self._files.unlink(self._layout.sidecar(digest))
-            return there
-        finally:
-            self._files.close(lock)
 
     def _recall(self, name: TagName) -> tuple[TagRecord, ...]:
         return on_disk.tags_from_json(self._files.read(self._layout.tag(name), MAX_SIDECAR_BYTES))
@@ -235,21 +178,6 @@ class DiskStorage:
             self._files.fsync_directory(path.parent)
         finally:
             self._files.close(lock)
-
-    def _describe(self, algorithm: str, directory: Path) -> list[Descriptor]:
-        names = [name for name in self._files.names(directory) if not name.endswith(".meta.json")]
-        return [found for found in (self._describe_one(f"{algorithm}:{name}") for name in names) if found is not None]
-
-    def _describe_one(self, text: str) -> Descriptor | None:
-        try:
-            digest = Digest.parse(text)
-            found = self._look(digest, is_use=False)
-        except (OCIError, OSError):
-            return None  # one bad entry must not hide the others
-        if found is None:
-            return None
-        self._files.close(found[0])
-        return on_disk.describe(digest, found[1], found[2])
 
 
 def _storage_failure(failure: Failure) -> Failure:

@@ -79,6 +79,14 @@ class Files:
             return False
         return True
 
+    def is_there(self, path: Path) -> bool:
+        """Say whether the name exists."""
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return False
+        return True
+
     def open(self, path: Path) -> int | None:
         """Open a file for reading; None if it does not exist."""
         try:

@@ -1,11 +1,16 @@
 """Where things lie under the root, and the small JSON files beside the content.
 
 The paths are made of values that have been parsed, so none of them can leave the root.
+
+Held content (RULES D3) has a name of its own, ``<hex>.held``, and a sidecar of its own that says for whom it is held.
+So what is lost or damaged beside it, and whatever a copy does to modes and attributes, can hide it but never open it
+(docs/decisions/006).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ from txociproxy.oci.names import Descriptor, Digest
 VERSION = 1
 BLOB_TYPE = "application/octet-stream"
 MAX_ACCEPT_CLASSES = 4
+HELD_END = ".held"
+SIDECAR_END = ".meta.json"
 # RFC 9110 section 5.5: what goes into a header field; a damaged file must not end one.
 _FIELD_TEXT = re.compile(r"[\t -~\x80-\xff]*")
 
@@ -43,13 +50,15 @@ class Layout:
         """An unfinished file."""
         return self.ingest / f"{name}.spool"
 
-    def content(self, digest: Digest) -> Path:
-        """The content itself.  Its existence is the hit."""
-        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+    def content(self, digest: Digest, held: bool = False) -> Path:
+        """The content itself, open to all namespaces or held for some.  Its existence is the hit."""
+        name = f"{digest.hex}{HELD_END}" if held else digest.hex
+        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / name
 
-    def sidecar(self, digest: Digest) -> Path:
-        """What is known about the content."""
-        return self.content(digest).with_name(f"{digest.hex}.meta.json")
+    def sidecar(self, digest: Digest, held: bool = False) -> Path:
+        """What is known about the content of that name."""
+        content = self.content(digest, held)
+        return content.with_name(f"{content.name}{SIDECAR_END}")
 
     def tag(self, name: TagName) -> Path:
         """The pointers of a tag; ``_tags`` cannot be a component of a repository."""
@@ -58,12 +67,19 @@ class Layout:
 
 @frozen
 class Sidecar:
-    """What is kept beside content.  A missing or broken one is never a miss."""
+    """What is kept beside content.  A missing or broken one is never a miss of open content.
+
+    :ivar namespace: whose header fields these are: that of the last commit.
+    :ivar held: beside held content: the namespaces that may see it, sorted; None is said of open content.
+    :ivar kept_at_s: when it was published last, in seconds since the epoch; None is not known.
+    """
 
     media_type: str
     size_bytes: int | None
     namespace: str | None
     headers: HeaderList
+    held: tuple[str, ...] | None = None
+    kept_at_s: float | None = None
 
     def to_json(self, digest: Digest) -> bytes:
         """Write it."""
@@ -75,7 +91,8 @@ class Sidecar:
                 "size_bytes": self.size_bytes,
                 "namespace": self.namespace,
                 "headers": [list(pair) for pair in self.headers],
-                "held": None,
+                "held": None if self.held is None else list(self.held),
+                "kept_at_s": self.kept_at_s,
             }
         )
 
@@ -88,9 +105,11 @@ class Sidecar:
         size_bytes = found.get("size_bytes")
         return cls(
             _text(found.get("media_type")) or BLOB_TYPE,
-            size_bytes if isinstance(size_bytes, int) else None,
+            size_bytes if isinstance(size_bytes, int) and not isinstance(size_bytes, bool) else None,
             _text(found.get("namespace")),
             tuple((pair[0], pair[1]) for pair in pairs if _is_pair(pair)),
+            _names(found.get("held")),
+            _instant(found.get("kept_at_s")),
         )
 
 
@@ -159,3 +178,18 @@ def _text(value: Any) -> str | None:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_text(part) is not None for part in value)
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Return who may see held content: the names in the list that can be believed."""
+    return tuple(sorted({name for name in value if isinstance(name, str)})) if isinstance(value, list) else None
+
+
+def _instant(value: Any) -> float | None:
+    """Return a point in time, in seconds since the epoch, if the value is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IProducer
 from zope.interface import implementer
@@ -15,7 +15,20 @@ from txociproxy.oci.errors import NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage.layout import with_record
 
-Kept = tuple[bytes, Descriptor, HeaderList, str]
+
+@frozen
+class Kept:
+    """Content and what is known of it.
+
+    :ivar held: the namespaces that may see it; None is all.
+    """
+
+    data: bytes
+    descriptor: Descriptor
+    headers: HeaderList
+    namespace: str
+    held: frozenset[str] | None
+    kept_at_s: float | None
 
 
 @implementer(IStorage)
@@ -24,19 +37,30 @@ class MemoryStorage:
     """A bounded store in memory.
 
     :ivar max_bytes: content that does not fit beside what is kept is refused.
+    :ivar now: seconds since the epoch; without it nobody knows when content was published.
     """
 
     max_bytes: int = 256 * 1024 * 1024
     content: dict[Digest, Kept] = field(factory=dict)
     tags: dict[TagName, tuple[TagRecord, ...]] = field(factory=dict)
+    now: Callable[[], float] | None = None
 
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
         kept = self.content.get(digest)
-        if kept is None:
+        if kept is None or (kept.held is not None and namespace not in kept.held):
             return succeed(None)
-        data, descriptor, headers, came_from = kept
-        return succeed(Local(descriptor, headers, came_from, MemoryBody(data, promised=1)))
+        body = MemoryBody(kept.data, promised=1)
+        return succeed(Local(kept.descriptor, kept.headers, kept.namespace, body, kept.kept_at_s))
+
+    def publish(self, data: bytes, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> None:
+        """Keep content; open stays open, and what was held for others is held for them too (RULES D3)."""
+        old = self.content.get(descriptor.digest)
+        holders: frozenset[str] | None = frozenset({namespace}) if held else None
+        if old is not None:
+            holders = None if holders is None or old.held is None else holders | old.held
+        kept_at_s = None if self.now is None else self.now()
+        self.content[descriptor.digest] = Kept(data, descriptor, headers, namespace, holders, kept_at_s)
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> MemorySpool:
         """See :meth:`IStorage.open_spool`."""
@@ -47,7 +71,7 @@ class MemoryStorage:
     @property
     def used_bytes(self) -> int:
         """How much is kept."""
-        return sum(len(kept[0]) for kept in self.content.values())
+        return sum(len(kept.data) for kept in self.content.values())
 
     def remove(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.remove`."""
@@ -70,7 +94,7 @@ class MemoryStorage:
     async def walk(self) -> AsyncIterator[Descriptor]:
         """See :meth:`IStorage.walk`."""
         for kept in list(self.content.values()):
-            yield kept[1]
+            yield kept.descriptor
 
 
 @implementer(ISpool)
@@ -123,7 +147,7 @@ class MemorySpool:
         if self.failure is not None or self._state != "open":
             return fail(StorageUnavailable("this spool is dead"))
         self._state = "committed"
-        self._storage.content[descriptor.digest] = (bytes(self._data), descriptor, headers, namespace)
+        self._storage.publish(bytes(self._data), descriptor, headers, namespace, held)
         return succeed(None)
 
     def abandon(self) -> None:

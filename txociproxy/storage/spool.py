@@ -21,9 +21,10 @@ from zope.interface import implementer
 from txociproxy.bodies.files import Pages
 from txociproxy.interfaces import HeaderList, ISpool, IWorkers
 from txociproxy.oci.errors import BodyLost, NoSpace, StorageUnavailable
-from txociproxy.oci.names import Descriptor
-from txociproxy.storage.files import Files, put
+from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout, Sidecar
+from txociproxy.storage.publishing import publish
 from txociproxy.storage.space import Space
 from txociproxy.workers import Batches
 
@@ -36,6 +37,7 @@ class DiskSpool:
     """An unfinished file under ``ingest/``, locked while somebody alive owns it.
 
     :ivar _size_bytes: what the content will take, if upstream said.
+    :ivar _now: seconds since the epoch; without it nobody will know when the content was published.
     """
 
     _files: Files
@@ -45,6 +47,7 @@ class DiskSpool:
     _space: Space
     _path: Path
     _size_bytes: int | None
+    _now: Callable[[], float] | None = None
     flushed_bytes: int = 0
     failure: Exception | None = None
     _fd: int | None = None
@@ -97,7 +100,7 @@ class DiskSpool:
             return fail(self.failure or StorageUnavailable(f"this spool is {self._state} already"))
         committed = self._committed = Deferred()
         self._state = "committing"
-        self._batches.when_idle(lambda: self._publish(descriptor, headers, namespace))
+        self._batches.when_idle(lambda: self._publish(descriptor, headers, namespace, held))
         return committed
 
     def abandon(self) -> None:
@@ -146,12 +149,14 @@ class DiskSpool:
         for progressed in list(self._followers):
             progressed()
 
-    def _publish(self, descriptor: Descriptor, headers: HeaderList, namespace: str) -> None:
+    def _publish(self, descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> None:
         if self._state != "committing" or self.failure is not None:
             return
         self._busy = True
-        sidecar = Sidecar(descriptor.media_type, descriptor.size_bytes, namespace, headers)
-        d = cast("Deferred[None]", self._writers.run(self._publish_in_order, descriptor, sidecar))
+        kept_at_s = None if self._now is None else self._now()
+        sidecar = Sidecar(descriptor.media_type, descriptor.size_bytes, namespace, headers, kept_at_s=kept_at_s)
+        held_for = namespace if held else None
+        d = cast("Deferred[None]", self._writers.run(self._publish_in_order, descriptor.digest, sidecar, held_for))
         d.addBoth(self._published)
 
     def _published(self, result: Failure | None) -> None:
@@ -208,19 +213,10 @@ class DiskSpool:
             self._space.check(0, 0)
         return self._files.write(fd, chunks, self.flushed_bytes)
 
-    def _publish_in_order(self, descriptor: Descriptor, sidecar: Sidecar) -> None:
+    def _publish_in_order(self, digest: Digest, sidecar: Sidecar, held_for: str | None) -> None:
         fd = self._open() if self._fd is None else self._fd  # content of no bytes was never written
-        final = self._layout.content(descriptor.digest)
         self._files.fsync(fd)
-        self._files.make_directory(final.parent)
-        lock = self._files.lock_directory(final.parent)
-        try:
-            beside, data = self._layout.sidecar(descriptor.digest), sidecar.to_json(descriptor.digest)
-            put(self._files, self._path.with_suffix(".meta"), beside, data)
-            self._files.rename(self._path, final)
-            self._files.fsync_directory(final.parent)
-        finally:
-            self._files.close(lock)
+        publish(self._files, self._layout, self._path, digest, sidecar, held_for)
 
 
 def _as_storage_error(failure: Failure) -> StorageUnavailable:
