@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+AWS = ["boto3 >= 1.36, < 2"]  # logins for ECR, and storage in S3 once it is built; imported only when it is used
 
 
 def version() -> str:
@@ -38,17 +39,21 @@ setup(
         "publicsuffixlist >= 1.0.2.20241001",
     ],
     extras_require={
-        "s3": ["boto3 >= 1.36, < 2"],  # storage in S3; imported only when it is chosen
+        "aws": AWS,
+        "s3": AWS,  # as it was called first
         "http2": ["twisted[http2]"],  # for h2 at our door, which is not built yet
         "dev": [
+            *AWS,
             "mypy >= 2.4, < 2.5",  # mypy-zope is made for exactly one series of mypy
             "mypy-zope == 1.0.17",
             "types-PyYAML",
             "ruff >= 0.17, < 0.18",  # a formatter that changes its mind is pinned
             "hypothesis >= 6.100",
             "coverage >= 7.6",
+            "bcrypt >= 4, < 6",  # the only hash that docker-registry takes in an htpasswd file (end-to-end tests)
         ],
     },
+    entry_points={"console_scripts": ["ociproxy = txociproxy.cli.main:main"]},
     zip_safe=False,  # twistd finds plugins in folders
     classifiers=[
         "Framework :: Twisted",

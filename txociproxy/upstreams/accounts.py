@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from txociproxy.oci.errors import UpstreamUnreachable
 
 DEFAULT_LIFETIME_S = 3600.0
+# It becomes a part of a program's name, so that it must not lead to another directory.
+_HELPER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @frozen
@@ -52,16 +55,26 @@ class DockerConfig:
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
+def _check_helper_name(helper: Helper, attribute: Attribute[str], name: str) -> None:
+    """Refuse what cannot be the end of a program's name.
+
+    :raises ValueError: it cannot.
+    """
+    if not _HELPER_NAME.fullmatch(name):
+        raise ValueError("the name of a credential helper is what follows docker-credential-: a-z, 0-9, '.', '_', '-'")
+
+
 @frozen
 class Helper:
     """A program ``docker-credential-<name>`` (docker-credential-helpers, "get").
 
-    :ivar server: what it is asked for; None is the upstream's first URL.
+    :ivar server: what it is asked for; None is what ``docker login`` calls the upstream: host and port of its first
+        URL, or ``https://index.docker.io/v1/`` for Docker Hub.
     :ivar lifetime_s: how long its answer is used.
-    :ivar environment: the only variables that it sees, with their values.
+    :ivar environment: the only variables that it sees, with their values; PATH is added if it is not among them.
     """
 
-    name: str
+    name: str = field(validator=_check_helper_name)
     server: str | None = None
     lifetime_s: float = DEFAULT_LIFETIME_S
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
