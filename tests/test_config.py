@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import fields
 from hypothesis import given, settings
@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.upstreams.certificates import self_signed
 from txociproxy import quantities
-from txociproxy.config import Config, ConfigError, load
+from txociproxy.config import Config, ConfigError, load, unused_credentials
 from txociproxy.options import Options
 from txociproxy.settings import SETTINGS
+from txociproxy.upstreams.accounts import DockerConfig, Password
 
 MODE = {"PROXY_MODE": "transparent"}
 GIB = 2**30
@@ -55,10 +57,10 @@ class DefaultTests(ConfigTestCase):
         self.assertEqual((config.max_connections, config.max_ingest_memory_bytes), (4096, 256 * 2**20))
 
     def test_every_setting_reaches_the_config(self) -> None:
-        """Each setting is an attribute of the same name, but for those that become something else."""
+        """Each setting is an attribute of the same name, but for those that become something else, and the rest."""
         become = {"min_free", "max_ingest_memory", "shipped_upstreams", "upstream_registry"}
         names = {setting.name for setting in SETTINGS} - become
-        made = {"upstreams", "min_free_fraction", "min_free_bytes", "max_ingest_memory_bytes"}
+        made = {"upstreams", "min_free_fraction", "min_free_bytes", "max_ingest_memory_bytes", "outbound"}
         self.assertEqual({attribute.name for attribute in fields(Config)}, names | made)
 
     def test_the_root_directory(self) -> None:
@@ -130,8 +132,7 @@ class RefusalTests(ConfigTestCase):
 
     def test_what_is_not_built_says_so(self) -> None:
         """Nothing else is done instead."""
-        self.assertIn("not built yet", self.refusal(PROXY_MODE="authenticated"))
-        self.assertIn("not built yet", self.refusal(STORAGE_BACKEND="s3"))
+        self.assertIn("STORAGE_BACKEND: 's3' is not built yet", self.refusal(STORAGE_BACKEND="s3"))
         self.assertIn("not built yet", self.refusal(GENERATE_SELF_SIGNED_TLS="true"))
 
     def test_a_wrong_value_is_named_with_its_place(self) -> None:
@@ -141,7 +142,7 @@ class RefusalTests(ConfigTestCase):
             "CACHE_LATEST_TAG: 'maybe' is neither true nor false; write true, yes or 1, or false, no or 0",
         )
         self.assertRegex(self.refusal({"max-ingests": "0"}), r"^--max-ingests: '0' is not a cap; write ")
-        self.assertRegex(self.refusal(file="tag_fresh_s: soon"), r"^tag_fresh_s in /.*: 'soon' is not a duration; ")
+        self.assertRegex(self.refusal(file="tag_fresh_s: soon"), r"^/.*:1: tag_fresh_s: 'soon' is not a duration; ")
 
     def test_an_unknown_name_is_recognised(self) -> None:
         """What was meant is proposed."""
@@ -177,6 +178,255 @@ class RefusalTests(ConfigTestCase):
             self.refusal(file="upstreams: [{namespace: r.example, urls: ['https://u:hunter2@r.example']}]"),
         ):
             self.assertNotIn("hunter2", error)
+
+
+class AccessTests(ConfigTestCase):
+    """Who may read what: the mode, and what hangs on it."""
+
+    def test_both_modes_are_there(self) -> None:
+        """The mode is a word of two."""
+        self.assertEqual(self.load(PROXY_MODE="Authenticated").mode, "authenticated")
+        self.assertIn("write transparent or authenticated", self.refusal(PROXY_MODE="open"))
+
+    def test_unlisted_follows_the_mode_unless_said(self) -> None:
+        """Public in transparent mode, deny in authenticated mode; both can be said in both."""
+        self.assertEqual(self.load().unlisted, "public")
+        self.assertEqual(self.load(PROXY_MODE="authenticated").unlisted, "deny")
+        self.assertEqual(self.load(OCIPROXY_UNLISTED="deny").unlisted, "deny")
+        self.assertEqual(self.load({"unlisted": "public"}, PROXY_MODE="authenticated").unlisted, "public")
+
+    def test_an_outbound_proxy_closes_the_unlisted(self) -> None:
+        """Behind it no address can be checked (RULES F1)."""
+        config = self.load(HTTPS_PROXY="http://u:hunter2@proxy.example:3128")
+        self.assertEqual((config.unlisted, config.outbound.is_set), ("deny", True))
+        self.assertNotIn("hunter2", repr(config))
+        error = self.refusal(HTTPS_PROXY="http://proxy.example", OCIPROXY_UNLISTED="public")
+        self.assertRegex(error, "^OCIPROXY_UNLISTED: 'public' is not possible with an outbound proxy .*; use deny")
+        self.assertFalse(self.load().outbound.is_set)
+
+    def test_a_wrong_outbound_proxy_names_its_variable_only(self) -> None:
+        """Its value may have a password in it."""
+        error = self.refusal(HTTPS_PROXY="https://u:hunter2@proxy.example")
+        self.assertRegex(error, "(?i)^https_proxy: ")
+        self.assertNotIn("hunter2", error)
+
+    def test_kept_admissions_are_for_authenticated_mode(self) -> None:
+        """Elsewhere nobody is asked, and the person expects something else."""
+        self.assertEqual(self.load(PROXY_MODE="authenticated", OCIPROXY_AUTH_CACHE_S="5m").auth_cache_s, 300)
+        self.assertEqual(self.load(OCIPROXY_AUTH_CACHE_S="0s").auth_cache_s, 0)
+        error = self.refusal(OCIPROXY_AUTH_CACHE_S="1")
+        self.assertEqual(
+            error, "OCIPROXY_AUTH_CACHE_S: counts in authenticated mode only; remove it, or use mode authenticated"
+        )
+
+    def test_a_store_is_adopted_only_when_said(self) -> None:
+        """It changes who may read."""
+        self.assertFalse(self.load().adopt_store)
+        self.assertTrue(self.load({"adopt-store": "yes"}).adopt_store)
+
+    def test_own_logins_are_unused_in_authenticated_mode(self) -> None:
+        """The service can say so; it is no error."""
+        file = "upstreams: [{namespace: r.example, credentials: {username: u, password: p}}]"
+        self.assertEqual(unused_credentials(self.load(file=file, PROXY_MODE="authenticated")), ["r.example"])
+        self.assertEqual(unused_credentials(self.load(file=file)), [])
+        self.assertEqual(unused_credentials(self.load(PROXY_MODE="authenticated")), [])
+
+    def test_a_mode_that_nobody_says_can_be_given_for_checks(self) -> None:
+        """It is weaker than every place, and its rules come with it."""
+        self.assertEqual(load({}, {}, True, "authenticated").mode, "authenticated")
+        self.assertEqual(load({}, MODE, True, "authenticated").mode, "transparent")
+
+
+class UpstreamCredentialsTests(ConfigTestCase):
+    """``UPSTREAM_CREDENTIALS``: a map in JSON."""
+
+    def account(self, namespace: str, content: str, file: str | None = None) -> object:
+        """Return the account of a namespace."""
+        config = self.load(file=file, UPSTREAM_CREDENTIALS=content)
+        return next(entry.account for entry in config.upstreams if entry.namespace == namespace)
+
+    def test_namespaces_are_canonical(self) -> None:
+        """Docker Hub's other names mean docker.io; an empty variable is absent; others have none."""
+        content = '{"index.docker.io": {"username": "u", "password": "p"}}'
+        self.assertEqual(self.account("docker.io", content), Password("u", "p"))
+        self.assertIsNone(self.account("ghcr.io", content))
+        self.assertIsNone(self.account("docker.io", " "))
+
+    def test_an_entry_that_has_credentials_too_is_an_error(self) -> None:
+        """Both places are named, and nothing of what stands there."""
+        file = "upstreams:\n- namespace: r.example\n  credentials:\n    {username: u, password: hunter2}\n"
+        error = self.refusal(file=file, UPSTREAM_CREDENTIALS='{"R.example": {"username": "u", "password": "hunter3"}}')
+        self.assertRegex(
+            error, r"^UPSTREAM_CREDENTIALS: r.example has .* at /.*:3: upstreams\[r.example\].credentials too; keep one"
+        )
+        self.assertNotIn("hunter", error)
+
+    def test_a_namespace_must_be_in_the_table(self) -> None:
+        """A slip would leave the upstream anonymous."""
+        error = self.refusal(UPSTREAM_CREDENTIALS='{"r.example": {"username": "u", "password": "hunter2"}}')
+        self.assertEqual(
+            error, "UPSTREAM_CREDENTIALS: r.example is not an upstream; add {namespace: r.example} to upstreams"
+        )
+
+    def test_the_entry_of_upstream_registry_counts(self) -> None:
+        """It is in the table as well."""
+        config = self.load(
+            UPSTREAM_REGISTRY="https://r.example", UPSTREAM_CREDENTIALS='{"r.example":{"username":"u","password":"p"}}'
+        )
+        self.assertEqual(config.upstreams[-1].account, Password("u", "p"))
+
+    def test_what_is_not_such_a_map_is_refused_without_its_value(self) -> None:
+        """Each slip that a person makes in one line of JSON."""
+        for content in (
+            "hunter2",
+            '["hunter2"]',
+            '{"docker.io": "hunter2"}',
+            '{"docker.io": {"username": "hunter2"}}',
+            '{"docker.io": {"username": "u", "password": "hunter2", "hunter2": 1}}',
+            '{"docker.io": {"username": "u", "password": 2}}',
+            '{"docker.io": {"username": "u", "password": ""}}',
+            '{"docker.io": {"username": "u:hunter2", "password": "hunter2"}}',
+            '{"docker.io": {"username": "u", "password": "hunter2\\n"}}',
+            '{"docker.io": {"username": "u", "password": "a"}, "docker.io": {"username": "u", "password": "hunter2"}}',
+            '{"docker.io": {"username": "u", "password": "a"}, "Docker.io": {"username": "u", "password": "hunter2"}}',
+            '{"hunter2 ": {"username": "u", "password": "p"}}',
+            "[" * 100_000,
+        ):
+            error = self.refusal(UPSTREAM_CREDENTIALS=content)
+            self.assertTrue(error.startswith("UPSTREAM_CREDENTIALS: "), error)
+            self.assertTrue("; write {" in error or "; keep one" in error, error)
+            self.assertNotIn("hunter2", error)
+
+
+class LineTests(ConfigTestCase):
+    """Errors of the file name its line."""
+
+    def line(self, content: str, **environ: str) -> str:
+        """Return an error from its line number on."""
+        return self.refusal(None, content, **environ).partition("/temp:")[2]
+
+    def test_settings(self) -> None:
+        """Wrong, unknown, too many, twice; comments and empty lines count."""
+        self.assertRegex(self.line("# a\n\nlog_level: info\ntag_fresh_s: soon\n"), "^4: tag_fresh_s: 'soon' is not")
+        self.assertRegex(self.line("log_level: info\ntag_frsh_s: 1\n"), "^2: tag_frsh_s: not known; did you mean")
+        self.assertRegex(self.line("a: &x {b: 1}\nlog_level: [info]"), "^1: a: not known")
+        self.assertRegex(self.line("mode: transparent\nlog_level: [info]"), "^2: log_level: .* not a single value")
+        self.assertRegex(self.line("log_level: info\nmode: x\nlog_level: warn"), "^3: .*log_level is there twice")
+        self.assertRegex(self.line("\n\nlisten: []"), "^3: listen: an empty list")
+        self.assertRegex(self.line("\nupstreams: {}"), "^2: upstreams: not a list")
+        self.assertRegex(self.line("a: [1\n"), "^2: the file is not YAML")
+        self.assertRegex(self.line("mode: transparent\nunlisted: public\n", HTTPS_PROXY="http://p.example"), "^2: unl")
+
+    def test_upstreams(self) -> None:
+        """The line of the key, however deep; of the item where a key is missing or two claim the same."""
+        for content, expected in (
+            ("- namespace: r.example\n  library: 7\n", r"3: upstreams\[r.example\].library: 7 must be"),
+            ("- namespace: r.example\n\n  tls:\n    key: /k\n", r"5: upstreams\[r.example\].tls.key: needs `cert`"),
+            ("- namespace: r.example\n  tls:\n    kez: /k\n", r"4: upstreams\[r.example\].tls.\?: unknown key"),
+            (
+                "- namespace: r.example\n  tags:\n  - match: '*'\n  - match: '*:x'\n    fresh_s: soon\n",
+                r"6: upstreams\[r.example\].tags\[1\].fresh_s: 'soon' must be a duration",
+            ),
+            ("- namespace: r.example\n- library: true\n", r"3: upstreams\[\?\]: an upstream needs `namespace`"),
+            ("- namespace: r.example\n- r.example\n", r"3: upstreams: an upstream must be a mapping"),
+            ("- {namespace: a.example}\n- {namespace: a.example}\n", r"3: upstreams: namespace 'a.example' is in two"),
+            ("- namespace: a.example\n  listen: zz\n", r"3: upstreams\[a.example\].listen: "),
+            ("- namespace: a.example\n  name: zz\n", r"3: upstreams\[a.example\].name: unknown key; write `namesp"),
+            (
+                "- &a\n  namespace: a.example\n  listen: ':1'\n- <<: *a\n  namespace: b.example\n  library: 7\n",
+                r"7: upstreams\[b.example\].library: ",
+            ),
+        ):
+            self.assertRegex(self.line("upstreams:\n" + content), f"^{expected}")
+
+    def test_a_key_that_is_not_written_has_the_line_around_it(self) -> None:
+        """The key of a certificate is looked for in its own file, unless said."""
+        path = self.file(self_signed("a.example").cert_pem.decode())
+        error = self.line(f"upstreams:\n- namespace: a.example\n  library: true\n  tls:\n    cert: {path}\n")
+        self.assertRegex(error, r"^4: upstreams\[a.example\].tls.key: ")
+
+    def test_a_default_that_is_not_there_names_who_said_it(self) -> None:
+        """It may be far from the table."""
+        self.assertRegex(self.line("\nupstream_registry: r.example"), "^2: upstream_registry: the default upstream")
+        self.assertRegex(self.refusal({"default-namespace": "r.example"}), "^--default-namespace: the default upstream")
+
+    def test_a_list_alone_is_the_file_of_another_program(self) -> None:
+        """It is told where it belongs."""
+        self.assertRegex(
+            self.line("- name: r.example"), "^1: the file is not a mapping; put 'upstreams:' above the list"
+        )
+
+    def test_yaml_that_cannot_be_built_is_one_line(self) -> None:
+        """A date that is none, a key that cannot be one, an endless depth, a reference to what is around."""
+        for content in ("a: 2024-13-45", "? [a]\n: b", "[" * 5000, "? {a: b}\n: c", "log_level: !!int x"):
+            self.assertIn("not YAML", self.refusal(file=content))
+        self.assertIn("must be a mapping", self.refusal(file="upstreams: &a [*a]"))
+
+
+class SecretTests(ConfigTestCase):
+    """Whatever slip is made with a password, no error shows it."""
+
+    def test_no_error_shows_what_may_be_a_password(self) -> None:
+        """Missing spaces, wrong keys, wrong kinds, YAML's signs at its beginning, a password where a path belongs."""
+        for slip in (
+            "  credentials: hunter2",
+            "  credentials: [hunter2]",
+            "  credentials: {username:u, password:hunter2}",
+            "  credentials: {username: u, password:hunter2}",
+            "  credentials: {username: u, hunter2}",
+            "  credentials: {username: u, 4711: 1}",
+            "  credentials: {user: u, pass: hunter2}",
+            "  credentials: {username: u, password: [hunter2]}",
+            "  credentials: {username: u, password: 4711}",
+            "  credentials: {username: 'u:hunter2', password: x}",
+            '  credentials: {username: u, password: "hunter2\\n"}',
+            "  credentials: {username: u, password: *hunter2}",
+            "  credentials: {username: u, password: !hunter2 x}",
+            "  credentials: {username: u, password: !<hunter2> x}",
+            "  credentials: {username: u, password: !<hun'ter\"hunter2> x}",
+            "  credentials: {username: u, password: !hunter2!x y}",
+            "  credentials: {username: u, password: hunter2, docker_config: x}",
+            "  credentials: {username: u, password_file: hunter2}",
+            "  credentials: {username: u, password_file: [hunter2]}",
+            "  credentials: {username: u, password_env: hunter2}",
+            "  credentials: {username: u, password_env: 'hunter2!'}",
+            "  credentials: {docker_config: hunter2}",
+            "  credentials: {helper: hunter2}",
+            "  credentials: {helper: 'hunter2/'}",
+            "  credentials: {helper: x, environment: [hunter2]}",
+            "  credentials: {helper: x, lifetime_s: hunter2}",
+            "  credentials: {ecr: hunter2}",
+            "  credentials: {ecr: {hunter2: x}}",
+            "  credentials: {ecr: {region: [hunter2]}}",
+            "  password: hunter2",
+            "  auth: {user: u, password: hunter2}",
+            "  tls: hunter2",
+            "  tls: {key: '-----BEGIN hunter2'}",
+            "  tls: {cert: x, key: [hunter2]}",
+            "  tls: {hunter2: x}",
+            "  tls: {verify: hunter2}",
+            "  {password:hunter2}",
+        ):
+            error = self.refusal(file=f"upstreams:\n- namespace: r.example\n{slip}\n")
+            self.assertNotIn("hunter2", error)
+            self.assertNotIn("4711", error)
+        for whole in (
+            "upstreams: [{namespace: r.example, password:hunter2}]",
+            "password:hunter2: 1",
+            "- password:hunter2",
+        ):
+            self.assertNotIn("hunter2", self.refusal(file=whole))
+
+    def test_no_config_prints_a_password(self) -> None:
+        """Neither of a login nor of a helper's environment."""
+        config = self.load(
+            file="upstreams:\n- {namespace: a.example, credentials: {username: u, password: hunter2}}\n"
+            f"- {{namespace: b.example, credentials: {{docker_config: {self.file('{}')}, environment: [TOKEN]}}}}\n",
+            TOKEN="hunter2",
+        )
+        self.assertIn(("TOKEN", "hunter2"), cast(DockerConfig, config.upstreams[-1].account).environment)
+        self.assertNotIn("hunter2", repr(config))
+        self.assertNotIn("hunter2", repr(config.upstreams[-1].account))
 
 
 class UpstreamTests(ConfigTestCase):
@@ -222,7 +472,7 @@ class UpstreamTests(ConfigTestCase):
         self.assertIn("is not in the table", self.refusal(UPSTREAM_REGISTRY="r.example"))
         twice = "upstreams: [{namespace: r.example}, {namespace: R.example.}]"
         self.assertIn("is in two upstreams", self.refusal(file=twice))
-        self.assertIn("did you mean `urls`?", self.refusal(file="upstreams: [{namespace: r.example, url: x}]"))
+        self.assertIn("did you mean `urls`?", self.refusal(file="upstreams: [{namespace: r.example, urlss: x}]"))
         self.assertIn("give one", self.refusal(UPSTREAM_REGISTRY="quay.io", OCIPROXY_DEFAULT_NAMESPACE="ghcr.io"))
         self.assertIn(
             "upstreams[r.example].listen", self.refusal(file="upstreams: [{namespace: r.example, listen: x}]")

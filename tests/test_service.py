@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from attrs import define, field
 from twisted.application.service import Application, IServiceCollection
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, Logger, capturedLogs
@@ -16,11 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy import __version__
 from txociproxy.config import Config, load
+from txociproxy.introduction import is_public
 from txociproxy.logs import LogfmtObserver
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
 from txociproxy.process import FileWriter, observer_for
 from txociproxy.service import House, OCIProxyService, build, makeService
+from txociproxy.upstreams.table import UpstreamTable
 from txociproxy.wiring import core_rules
 
 
@@ -58,11 +62,11 @@ class Stage:
         self.done.append(f"beside {listener}")
         return self
 
-    def prepare(self, mode: str) -> None:
+    def prepare(self, mode: str, adopt: bool) -> None:
         """Make the storage ready."""
         if self.refusal is not None:
             raise self.refusal
-        self.done.append(f"storage ready for {mode}")
+        self.done.append(f"storage {'adopted' if adopt else 'ready'} for {mode}")
 
     def abandon_all(self) -> None:
         """End the ingests."""
@@ -86,6 +90,10 @@ class _Upstreams:
 
     _stage: Stage
 
+    def turn_to(self, table: UpstreamTable) -> None:
+        """Take another table."""
+        self._stage.done.append(f"table of {len(table.entries)}")
+
     def stop(self) -> Deferred[None]:
         """End."""
         self._stage.done.append("connections ended")
@@ -98,9 +106,24 @@ class _Pool:
 
     _stage: Stage
 
+    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Work at once."""
+        return maybeDeferred(function, *args)
+
     def stop(self) -> None:
         """End."""
         self._stage.done.append("threads ended")
+
+
+@define(eq=False)
+class _Door:
+    """A port at an address."""
+
+    address: Any
+
+    def getHost(self) -> Any:
+        """Say where."""
+        return self.address
 
 
 class _FullReactor(MemoryReactorClock):
@@ -213,6 +236,64 @@ class ServiceTests(SynchronousTestCase):
             said, {"version": __version__, "mode": "transparent", "storage": "fs:/srv/x", "doors": "127.0.0.1:8080"}
         )
         self.assertIn("docker.io", second["namespaces"])
+
+    def said(self, **environ: str) -> list[tuple[str, str, str]]:
+        """Return level, text and namespaces of what is said at the start about trust."""
+        with capturedLogs() as events:
+            self.service(**environ).setServiceParent(cast(IServiceCollection, Application("x")))
+        told = [event for event in events if "namespaces" in event]
+        return [(event["log_level"].name, event["log_format"], event["namespaces"]) for event in told]
+
+    def test_who_can_pull_what_with_our_credentials_is_said(self) -> None:
+        """A warning in transparent mode, and another in the mode that does not use them (RULES D3)."""
+        credentials = {"UPSTREAM_CREDENTIALS": '{"ghcr.io": {"username": "u", "password": "p"}}'}
+        _, (level, text, namespaces) = self.said(**credentials)
+        self.assertEqual((level, namespaces), ("warn", "ghcr.io"))
+        self.assertIn("whoever reaches this proxy", text)
+        _, (level, text, namespaces) = self.said(PROXY_MODE="authenticated", **credentials)
+        self.assertEqual((level, namespaces), ("warn", "ghcr.io"))
+        self.assertIn("not used", text)
+
+    def test_passwords_in_plain_http_are_warned_of(self) -> None:
+        """In authenticated mode, at doors that others can reach (RULES D4)."""
+        for mode, warns in (("authenticated", True), ("transparent", False)):
+            with capturedLogs() as events:
+                self.started(PROXY_MODE=mode, LISTEN_ADDR=":8080")
+                self.reactor.running = True
+                for call, args, kwargs in self.reactor.whenRunningHooks:
+                    call(*args, **kwargs)
+            texts = [event["log_format"] for event in events if event["log_level"].name == "warn"]
+            self.assertEqual(any("plain HTTP" in text for text in texts), warns, mode)
+            self.setUp()
+
+    def test_doors_that_only_this_machine_can_reach(self) -> None:
+        """Loopback of both families, and sockets of the file system."""
+        for address, expected in (
+            (IPv4Address("TCP", "127.0.0.1", 1), False),
+            (IPv4Address("TCP", "127.8.0.1", 1), False),
+            (IPv6Address("TCP", "::1", 1), False),
+            (UNIXAddress(b"/run/x"), False),
+            (IPv4Address("TCP", "0.0.0.0", 1), True),
+            (IPv6Address("TCP", "::", 1), True),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), True),
+            (IPv4Address("TCP", "192.0.2.1", 1), True),
+        ):
+            port = cast(Any, _Door(address))
+            self.assertEqual(is_public(port), expected, address)
+
+    def test_a_store_is_adopted_when_that_is_said(self) -> None:
+        """``adopt_store`` (RULES D4)."""
+        self.started(OCIPROXY_ADOPT_STORE="yes")
+        self.assertEqual(self.stage.done, ["storage adopted for transparent"])
+
+    def test_a_signal_reloads_the_table(self) -> None:
+        """What is read again in a thread is turned to."""
+        service = OCIProxyService(config(), self.reactor, make=self.stage.house, reread=config)
+        service.reload()  # before anything is open there is nothing to do
+        service.privilegedStartService()
+        service.startService()
+        service.reload()
+        self.assertEqual(self.stage.done[-1], "table of 8")
 
     def test_its_own_lines_are_written_from_the_first_on(self) -> None:
         """``twistd`` takes the observer from the application; without one it uses its own."""

@@ -47,7 +47,7 @@ class Ages:
             return None
         if response.code == 404:
             return Relay(404, fields_of(response), b"")
-        self._remember(key, self._now() + (max(limit_s, QUIET_S) if response.code == 200 else QUIET_S))
+        self._remember(key, self._now() + (limit_s if response.code == 200 else QUIET_S))
         return None
 
     def _is_good(self, key: Key, found: Local, limit_s: float) -> bool:

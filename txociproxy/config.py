@@ -11,10 +11,12 @@ from attrs import frozen
 
 from txociproxy.namespaces import chosen_upstreams
 from txociproxy.settings import SETTINGS, Setting
-from txociproxy.sources import ConfigError, Said, said_in_environment, said_in_file, said_in_options, shown
+from txociproxy.sources import Said, Written, said_in_environment, said_in_file, said_in_options, shown
+from txociproxy.upstreams.proxies import OutboundProxies
 from txociproxy.upstreams.table import Entry
+from txociproxy.yamlfile import ConfigError
 
-__all__ = ["Config", "ConfigError", "load"]
+__all__ = ["Config", "ConfigError", "load", "unused_credentials"]
 
 MIN_KEY_BYTES = 32
 
@@ -27,19 +29,24 @@ class Config:
     :ivar fs_root: absolute, as all paths here.
     :ivar upstreams: the table of namespaces, without duplicates.
     :ivar default_namespace: the namespace of one of the upstreams.
+    :ivar unlisted: what becomes of all other namespaces.
+    :ivar auth_cache_s: 0 in transparent mode.
+    :ivar outbound: the proxies of the environment, through which upstreams are reached.
     """
 
-    mode: str
+    mode: Literal["transparent", "authenticated"]
     config: str | None
     listen: tuple[str, ...]
     public_url: str | None
     token_key_file: str | None
     storage_backend: str
     fs_root: str
+    adopt_store: bool
     min_free_fraction: float
     min_free_bytes: int
     upstreams: tuple[Entry, ...]
     default_namespace: str
+    unlisted: Literal["public", "deny"]
     cache_tag_manifests: bool
     cache_latest_tag: bool
     tag_fresh_s: float
@@ -47,6 +54,7 @@ class Config:
     stale_if_error_s: float | None
     on_upstream_404: Literal["keep", "drop"]
     range_miss: Literal["auto", "fill", "relay"]
+    auth_cache_s: float
     connect_timeout_s: float
     silence_timeout_s: float
     client_stall_s: float
@@ -62,29 +70,42 @@ class Config:
     max_range_relays: int
     max_range_relays_per_digest: int
     log_level: str
+    outbound: OutboundProxies
 
 
-def load(options: Mapping[str, Any], environ: Mapping[str, str] | None = None, is_root: bool | None = None) -> Config:
+def load(
+    options: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    is_root: bool | None = None,
+    default_mode: str | None = None,
+) -> Config:
     """Make the configuration; an option wins over the environment, that over the file, that over the default.
+
+    It reads files and changes nothing, so that a reload is the same call again.
 
     :param options: parsed options by name; None or empty where not given.
     :param environ: None is the process's own environment.
     :param is_root: for the default of fs_root; None asks the system.
+    :param default_mode: the mode if nothing says one; None is an error then.
     :raises ConfigError: something is wrong.
     """
     environ = os.environ if environ is None else environ
     in_options, in_environment = said_in_options(options), said_in_environment(environ)
     file = in_options.get("config") or in_environment.get("config")
-    in_file, mappings = said_in_file(str(Path(file.texts[-1]).expanduser())) if file else ({}, [])
+    in_file, written = said_in_file(str(Path(file.texts[-1]).expanduser())) if file else ({}, Written())
     said = {**in_file, **in_environment, **in_options}
+    if default_mode is not None:
+        said.setdefault("mode", Said("mode", (default_mode,)))
     _check_modes(said, in_options.get("mode"), in_environment.get("mode"))
 
     values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
-    _check_built(values, environ)
+    _check_built(values, said, environ)
     _check_key_file(values["token_key_file"])
+    values["outbound"] = _outbound(environ)
+    _check_access(values, said)
     if values["fs_root"] is None:
         values["fs_root"] = _default_root(environ, os.geteuid() == 0 if is_root is None else is_root)
-    upstreams, default_namespace = chosen_upstreams(said, mappings, values)
+    upstreams, default_namespace = chosen_upstreams(said, written, values, environ)
     free = values.pop("min_free")
     values["max_ingest_memory_bytes"] = values.pop("max_ingest_memory")
     for name in ("shipped_upstreams", "upstream_registry", "default_namespace"):
@@ -96,6 +117,13 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str] | None = None, i
         min_free_fraction=free.fraction,
         min_free_bytes=free.at_least_bytes,
     )
+
+
+def unused_credentials(config: Config) -> list[str]:
+    """Return the namespaces whose own logins are not used: authenticated mode asks with the client's only."""
+    if config.mode != "authenticated":
+        return []
+    return [entry.namespace for entry in config.upstreams if entry.account is not None]
 
 
 def _value(setting: Setting, said: Said | None) -> Any:
@@ -115,16 +143,41 @@ def _check_modes(said: Mapping[str, Said], option: Said | None, variable: Said |
         )
 
 
-def _check_built(values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+def _check_built(values: Mapping[str, Any], said: Mapping[str, Said], environ: Mapping[str, str]) -> None:
     """Refuse what this release does not do yet, rather than do something else."""
-    if values["mode"] == "authenticated":
-        raise ConfigError("--mode: 'authenticated' is not built yet in this release; use transparent")
     if values["storage_backend"] == "s3":
-        raise ConfigError("--storage-backend: 's3' is not built yet in this release; use fs")
+        raise ConfigError(f"{said['storage_backend'].where}: 's3' is not built yet in this release; use fs")
     tls = environ.get("GENERATE_SELF_SIGNED_TLS", "").strip().lower()
     if tls not in ("", "false", "no", "0"):
         # Ignoring it would serve plain HTTP to somebody who asked for TLS.
         raise ConfigError("GENERATE_SELF_SIGNED_TLS: TLS is not built yet in this release; put a TLS proxy in front")
+
+
+def _outbound(environ: Mapping[str, str]) -> OutboundProxies:
+    """Read the proxies through which upstreams are reached."""
+    try:
+        return OutboundProxies.from_environ(environ)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_access(values: dict[str, Any], said: Mapping[str, Said]) -> None:
+    """Settle what hangs on the mode and on outbound proxies.
+
+    A proxy looks names up itself, so that nobody could check the address that it connects to (RULES F1).
+    """
+    is_authenticated, has_proxy = values["mode"] == "authenticated", values["outbound"].is_set
+    if values["auth_cache_s"] > 0 and not is_authenticated:
+        raise ConfigError(
+            f"{said['auth_cache_s'].where}: counts in authenticated mode only; remove it, or use mode authenticated"
+        )
+    if values["unlisted"] is None:
+        values["unlisted"] = "deny" if is_authenticated or has_proxy else "public"
+    elif values["unlisted"] == "public" and has_proxy:
+        raise ConfigError(
+            f"{said['unlisted'].where}: 'public' is not possible with an outbound proxy (HTTPS_PROXY, HTTP_PROXY), "
+            "behind which addresses cannot be checked; use deny and list the upstreams"
+        )
 
 
 def _check_key_file(name: str | None) -> None:

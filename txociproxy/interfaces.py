@@ -93,8 +93,8 @@ class Local:
 
     Whoever receives it calls ``body.close()`` or gives the body to a reader, which does.
 
-    :ivar namespace: where it came from.
-    :ivar kept_at_s: when it was published, in seconds since the epoch; None is not known.
+    :ivar namespace: where it came from last; ``headers`` are from there.
+    :ivar kept_at_s: when it was published last, in seconds since the epoch; None is not known.
     """
 
     descriptor: Descriptor
@@ -250,7 +250,8 @@ class ISpool(IConsumer):
         """Publish atomically after all that was written; the same content twice is fine.
 
         :param held: it came with the proxy's own credentials, so that it may be found from ``namespace`` only.  What
-            is open already stays open, what is held for others is held for this one too (RULES D3).
+            is open already stays open, what is held for others is held for this one too; a commit that is not held
+            opens it to all (RULES D3).
 
         :raises StorageUnavailable: it was not published; the spool is dead.
         """
@@ -279,7 +280,7 @@ class IStorage(Interface):
         """
 
     def remove(digest: Digest) -> Awaitable[bool]:
-        """Forget the content; says whether it was there."""
+        """Forget the content and for whom it was held; says whether it was there, held for whomever."""
 
     def recall_tag(name: TagName) -> Awaitable[tuple[TagRecord, ...]]:
         """Return what is known of the tag, one record per Accept class, latest first.  Trouble is an empty answer."""
@@ -291,7 +292,7 @@ class IStorage(Interface):
         """Forget all that is known of the tag."""
 
     def walk() -> AsyncIterator[Descriptor]:
-        """Iterate over what is kept."""
+        """Iterate over what is kept, held for whomever, each digest once."""
 
 
 @frozen

@@ -9,47 +9,61 @@ from attrs import evolve
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
-from txociproxy.sources import ConfigError, Said, shown
+from txociproxy.sources import Said, Written, shown
+from txociproxy.upstreams.accounts import Password
+from txociproxy.upstreams.check import check_entry
+from txociproxy.upstreams.read_account import accounts_from_json
+from txociproxy.upstreams.reading import EntryError
 from txociproxy.upstreams.table import Entry, UpstreamTable, entry_from_mapping, entry_from_url, shipped_entries
 from txociproxy.web.doors import check_listen
+from txociproxy.yamlfile import ConfigError
 
 _TIMEOUTS = ("connect_timeout_s", "silence_timeout_s")
+_CREDENTIALS = "UPSTREAM_CREDENTIALS"
 
 
 def chosen_upstreams(
-    said: Mapping[str, Said], mappings: Iterable[Any], values: Mapping[str, Any]
+    said: Mapping[str, Said], written: Written, values: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[tuple[Entry, ...], str]:
     """Return the table and its default namespace.
 
     :param said: where each setting was said, for messages.
-    :param mappings: the ``upstreams`` of the file; each one takes the place of the shipped one of its namespace.
+    :param written: the ``upstreams`` of the file; each one takes the place of the shipped one of its namespace.
     :param values: what the settings say.
+    :param environ: what entries name of it, and ``UPSTREAM_CREDENTIALS``.
     :raises ConfigError: something is wrong.
     """
     timeouts: dict[str, Any] = {name: values[name] for name in _TIMEOUTS}
-    configured = [_configured(mapping, timeouts) for mapping in mappings]
-    if configured:
-        _check(configured, configured[0].namespace)  # before they override: two of the same would hide one
+    configured = _configured(written, timeouts, environ)
     shipped = [evolve(entry, **timeouts) for entry in shipped_entries()] if values["shipped_upstreams"] else []
     table = {entry.namespace: entry for entry in [*shipped, *configured]}
     default = _default(said, values, table, timeouts)
+    _apply_accounts(table, environ.get(_CREDENTIALS, "").strip(), written, configured)
     entries = tuple(table.values())
-    _check(entries, default)
+    where = next((said[name].where for name in ("upstream_registry", "default_namespace") if name in said), "upstreams")
+    _check(where, entries, default)
     return entries, default
 
 
-def _configured(mapping: Any, timeouts: Mapping[str, Any]) -> Entry:
-    """Read one item of the file; the timeouts of all upstreams count where it names none."""
-    try:
-        entry = entry_from_mapping({**timeouts, **mapping} if isinstance(mapping, Mapping) else mapping)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if entry.listen is not None:
+def _configured(written: Written, timeouts: Mapping[str, Any], environ: Mapping[str, str]) -> list[Entry]:
+    """Read the items of the file; the timeouts of all upstreams count where one names none."""
+    entries: list[Entry] = []
+    for place, mapping in enumerate(written.items):
         try:
-            check_listen(entry.listen)
-        except ValueError as error:
-            raise ConfigError(f"upstreams[{entry.namespace}].listen: {error}") from error
-    return entry
+            entry = entry_from_mapping({**timeouts, **mapping} if isinstance(mapping, Mapping) else mapping, environ)
+            check_entry(entry)
+        except EntryError as error:
+            raise ConfigError(f"{written.place(place, *error.at)}{error}") from None
+        if entry.listen is not None:
+            try:
+                check_listen(entry.listen)
+            except ValueError as error:
+                where = f"{written.place(place, 'listen')}upstreams[{entry.namespace}].listen"
+                raise ConfigError(f"{where}: {error}") from error
+        entries.append(entry)
+        # Before they override shipped ones: two of the same would hide one.
+        _check(f"{written.place(place)}upstreams", entries, entries[0].namespace)
+    return entries
 
 
 def _default(
@@ -78,6 +92,31 @@ def _default(
     return (same or [entry])[0].namespace
 
 
+def _apply_accounts(table: dict[str, Entry], content: str, written: Written, configured: list[Entry]) -> None:
+    """Put the logins of ``UPSTREAM_CREDENTIALS`` into the table; no value of it is ever shown."""
+    for namespace, account in _accounts(content).items():
+        entry = table.get(namespace)
+        if entry is None:
+            raise ConfigError(
+                f"{_CREDENTIALS}: {namespace} is not an upstream; add {{namespace: {namespace}}} to upstreams"
+            )
+        if entry.account is not None:
+            place = written.place(configured.index(entry), "credentials")
+            raise ConfigError(
+                f"{_CREDENTIALS}: {namespace} has a login there, and at {place}upstreams[{namespace}].credentials "
+                "too; keep one of them"
+            )
+        table[namespace] = evolve(entry, account=account)
+
+
+def _accounts(content: str) -> dict[str, Password]:
+    """Return the logins of ``UPSTREAM_CREDENTIALS``; empty is none."""
+    try:
+        return accounts_from_json(content) if content else {}
+    except ValueError as error:
+        raise ConfigError(f"{_CREDENTIALS}: {error}") from None
+
+
 def _canonical(where: str, text: str) -> str:
     try:
         return canonical_namespace(text)
@@ -85,9 +124,9 @@ def _canonical(where: str, text: str) -> str:
         raise ConfigError(f"{where}: {shown(text)} is not a namespace; write for example docker.io") from error
 
 
-def _check(entries: Iterable[Entry], default: str) -> None:
+def _check(where: str, entries: Iterable[Entry], default: str) -> None:
     """Refuse two claims to the same name, and a default that is not there."""
     try:
         UpstreamTable(tuple(entries), default)
     except ValueError as error:
-        raise ConfigError(f"upstreams: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error

@@ -69,6 +69,13 @@ class Options(usage.Options):
         except ConfigError as error:
             raise usage.UsageError(str(error)) from error
 
+    def reread(self) -> Config:
+        """Read everything once more, without changing what holds; the file is the one that was named at the start.
+
+        :raises ConfigError: something is wrong.
+        """
+        return load({**self, "config": self.config.config}, self._environ)
+
     def getUsage(self, width: int | None = None) -> str:
         """Explain every option; after an error only say where that is to be had, so that the error is seen."""
         if self._failed:

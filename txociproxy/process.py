@@ -30,8 +30,8 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> None:
-    """End well at the first SIGTERM or SIGINT, and at once at the second; SIGHUP means nothing.
+def take_signals(reactor: Any, reload: Callable[[], object], leave: Callable[[int], object] = os._exit) -> None:
+    """End well at the first SIGTERM or SIGINT, and at once at the second; SIGHUP reloads.
 
     Twisted's own handlers let the process die by the signal after a clean end, and a second signal does nothing.
     They are set when the reactor starts, so this has to be called after that.
@@ -47,7 +47,7 @@ def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> Non
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, first)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
 
 
 def observer_for(twistd: Mapping[str, Any] | None, threshold: str) -> LogfmtObserver | None:

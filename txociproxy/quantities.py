@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from txociproxy.upstreams.read_values import absolute_path, duration
 from txociproxy.web.doors import check_listen
+
+__all__ = [
+    "MinFree",
+    "absolute_path",
+    "address",
+    "base_url",
+    "boolean",
+    "choice",
+    "count",
+    "duration",
+    "min_free",
+    "patience",
+    "size",
+    "timeout",
+    "word",
+]
 
 GIB = 2**30
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _BYTES.update({"k": 2**10, "m": 2**20, "g": GIB, "t": 2**40, "tb": 10**12})
 _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})")
@@ -44,14 +59,6 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise ValueError("is not a cap; write a whole number, at least 1")
     return int(text)
-
-
-def duration(text: str) -> float:
-    """Read a time in seconds; zero is allowed."""
-    found = _NUMBER.fullmatch(text)
-    if found is None or found.group(2).lower() not in _SECONDS:
-        raise ValueError("is not a duration; write seconds, or a number with s, m, h, d or w (for example 90s or 1h)")
-    return float(found.group(1)) * _SECONDS[found.group(2).lower()]
 
 
 def timeout(text: str) -> float:
@@ -107,16 +114,6 @@ def address(text: str) -> str:
             "is no place to listen; write :8080, 127.0.0.1:8080, [::1]:8080, unix:/path or a Twisted endpoint"
         ) from error
     return text
-
-
-def path(text: str) -> str:
-    """Make a path absolute, since the process may go elsewhere later."""
-    try:
-        if text.isprintable():
-            return str(Path(text).expanduser().absolute())
-    except RuntimeError:
-        pass  # ~somebody who is not there
-    raise ValueError("is not a path; write an absolute one")
 
 
 def base_url(text: str) -> str:

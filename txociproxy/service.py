@@ -9,38 +9,45 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from attrs import define
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from txociproxy import __version__
+from txociproxy.admissions import Admissions
+from txociproxy.asking import Asking, Registry
 from txociproxy.assembly import assemble
 from txociproxy.config import Config
 from txociproxy.envelopes import Envelopes, random_key
 from txociproxy.ingests import Ingests
-from txociproxy.modes import Transparent
+from txociproxy.interfaces import IMode
+from txociproxy.introduction import is_public, trust_lines
+from txociproxy.modes import Authenticated, Transparent
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
 from txociproxy.process import observer_for, raise_file_limit, take_signals
+from txociproxy.reload import DoorClosed, Reload, table_of
 from txociproxy.storage.disk import DiskStorage
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.table import LiveTable
 from txociproxy.web.doors import door, place_of
 from txociproxy.web.making import make_site
 from txociproxy.web.site import DoorSite
 from txociproxy.wiring import core_rules, web_settings
 from txociproxy.workers import Workers
+
+T = TypeVar("T")
 
 __all__ = ["Options", "makeService"]
 
@@ -60,6 +67,10 @@ class House:
     site: DoorSite
     pools: tuple[Workers, ...]
 
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Call what blocks without blocking."""
+        return cast(T, await self.pools[0].run(function))
+
 
 def build(config: Config, reactor: Any) -> House:
     """Make everything, leaves first; starts threads and connects nothing."""
@@ -69,12 +80,21 @@ def build(config: Config, reactor: Any) -> House:
     files, layout = Files(), Layout(Path(config.fs_root))
     space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
     storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
-    table = LiveTable(UpstreamTable(config.upstreams, config.default_namespace))
-    upstreams = Upstreams(reactor, table, readers)
-    core = assemble(storage, Transparent(), upstreams, hashers, reactor, time.time, core_rules(config))
+    table = LiveTable(table_of(config))
+    upstreams = Upstreams(reactor, table, readers, proxies=config.outbound)
+    mode = mode_of(config, upstreams, reactor)
+    core = assemble(storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
     return House(storage, core.ingests, upstreams, site, (hashers, readers, writers))
+
+
+def mode_of(config: Config, registry: Registry, clock: IReactorTime) -> IMode:
+    """Make the mode that was chosen."""
+    if config.mode == "transparent":
+        return Transparent()
+    admissions = Admissions(time.time, config.auth_cache_s, random_key())
+    return Authenticated(Asking(registry, clock, True, config.silence_timeout_s), admissions)
 
 
 class OCIProxyService(MultiService):
@@ -84,6 +104,7 @@ class OCIProxyService(MultiService):
     :param observer: what writes log lines; None leaves that to ``twistd``.
     :param owns_process: whether signals and limits of the process are ours.
     :param make: makes the house; for tests.
+    :param reread: reads the configuration once more; blocks.
     """
 
     log = Logger()
@@ -95,6 +116,7 @@ class OCIProxyService(MultiService):
         observer: ILogObserver | None = None,
         owns_process: bool = False,
         make: Callable[[Config, Any], House] = build,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
         super().__init__()
         self._config = config
@@ -102,7 +124,9 @@ class OCIProxyService(MultiService):
         self._observer = observer
         self._owns_process = owns_process
         self._make = make
+        self._reread = reread or (lambda: config)
         self._house: House | None = None
+        self._reload: Reload | None = None
         self._ports: list[IListeningPort] = []
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -126,11 +150,8 @@ class OCIProxyService(MultiService):
             doors=",".join(self._doors()),
             default_namespace=config.default_namespace,
         )
-        trusted = [entry.namespace for entry in config.upstreams if entry.client_credentials == "forward"]
-        if len(config.upstreams) > 1 and trusted:
-            self.log.info(
-                "these upstreams see the credentials that clients send for them", namespaces=",".join(trusted)
-            )
+        for level, text, namespaces in trust_lines(config):
+            self.log.emit(level, text, namespaces=",".join(namespaces))
 
     def _doors(self) -> list[str]:
         """Return the listeners of all, then those of one upstream."""
@@ -146,7 +167,7 @@ class OCIProxyService(MultiService):
         super().startService()
         house = self._open()
         try:
-            house.storage.prepare(self._config.mode)
+            house.storage.prepare(self._config.mode, self._config.adopt_store)
         except StorageUnavailable as error:
             raise SystemExit(f"--fs-root: {self._config.fs_root!r}: {error}; name a directory we can write") from error
         self._reactor.callWhenRunning(self._running)
@@ -155,28 +176,48 @@ class OCIProxyService(MultiService):
         """Take over the process, and say that clients can come."""
         if self._owns_process:
             raise_file_limit()
-            take_signals(self._reactor)
+            take_signals(self._reactor, self.reload)
+        if self._config.mode == "authenticated" and any(map(is_public, self._ports)):
+            self.log.warn("passwords and tokens cross the network in plain HTTP; put a TLS proxy in front")
         self.log.info("listening", doors=",".join(place_of(port) for port in self._ports))
 
     def _open(self) -> House:
         """Build the house, once."""
         if self._house is None:
-            self._house = self._make(self._config, self._reactor)
-            for place in self._config.listen:
-                self._listen(place, self._house.site)
-            for entry in self._config.upstreams:
-                if entry.listen is not None:
-                    self._listen(entry.listen, self._house.site.beside(entry.listen))
+            try:
+                house = self._house = self._make(self._config, self._reactor)
+                self._ports = [self._listen(place, house.site) for place in self._config.listen]
+                beside = [entry.listen for entry in self._config.upstreams if entry.listen is not None]
+                doors = {place: self._listen(place, house.site.beside(place)) for place in beside}
+            except (DoorClosed, ValueError) as error:
+                raise SystemExit(str(error)) from error
+            self._reload = Reload(
+                self._config,
+                lambda: house.in_thread(self._reread),
+                house.upstreams.turn_to,
+                lambda place: self._listen(place, house.site.beside(place)),
+                doors,
+            )
         return self._house
 
-    def _listen(self, place: str, site: DoorSite) -> None:
-        """Open one door."""
+    def reload(self) -> None:
+        """Read the configuration again (SIGHUP)."""
+        if self._reload is not None:
+            self._reload.begin()
+
+    def _listen(self, place: str, site: DoorSite) -> IListeningPort:
+        """Open one door.
+
+        :raises DoorClosed: it cannot be opened.
+        """
+        ports: list[IListeningPort] = []
         failures: list[Failure] = []
         site.noisy = False  # we say ourselves where we listen
-        door(self._reactor, place).listen(site).addCallbacks(self._ports.append, failures.append)
+        door(self._reactor, place).listen(site).addCallbacks(ports.append, failures.append)
         for failure in failures:
             failure.trap(CannotListenError, OSError)
-            raise SystemExit(f"--listen: {place!r}: {failure.getErrorMessage()}; choose another address or port")
+            raise DoorClosed(f"--listen: {place!r}: {failure.getErrorMessage()}; choose another address or port")
+        return ports[0]
 
     def stopService(self) -> Deferred[None]:
         """End in order: doors, running answers, ingests, connections, threads."""
@@ -185,6 +226,9 @@ class OCIProxyService(MultiService):
     async def _stop(self) -> None:
         await _fired(super().stopService())
         ports, self._ports = self._ports, []
+        if self._reload is not None:
+            self._reload.stop()
+            ports = [*ports, *self._reload.doors.values()]
         for port in ports:
             await _fired(port.stopListening())
         house, self._house = self._house, None
@@ -217,4 +261,4 @@ def makeService(options: Options, reactor: Any = None) -> OCIProxyService:
     if reactor is None:
         from twisted.internet import reactor
     observer = observer_for(twistd, options.config.log_level)
-    return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None)
+    return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None, reread=options.reread)

@@ -50,7 +50,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "config",
-        q.path,
+        q.absolute_path,
         None,
         "A YAML file with the same settings in snake_case, and the list of upstreams.",
     ),
@@ -72,7 +72,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "token_key_file",
-        q.path,
+        q.absolute_path,
         None,
         "A file of at least 32 secret bytes; proxies that share it accept each other's tokens. Default: a key made at "
         "each start.",
@@ -82,11 +82,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "fs_root",
-        q.path,
+        q.absolute_path,
         None,
         "The directory of the storage. Default: $CACHE_DIRECTORY, else /var/cache/txociproxy for root, else "
         "txociproxy in the user's cache directory.",
         "FS_ROOT",
+    ),
+    Setting(
+        "adopt_store",
+        q.boolean,
+        "false",
+        "Whether a storage that was kept in the other mode is taken over by this start; who may read its content "
+        "changes with that.",
     ),
     Setting(
         "min_free",
@@ -113,6 +120,14 @@ SETTINGS: tuple[Setting, ...] = (
         q.boolean,
         "true",
         "Whether the table begins with the well-known public registries; false leaves only what you configure.",
+    ),
+    Setting(
+        "unlisted",
+        q.choice("public", "deny"),
+        None,
+        "What becomes of namespaces that are not in the table: public asks them as a stranger would (https, public "
+        "addresses only, nobody's credentials), deny refuses them. Default: public in transparent mode, deny in "
+        "authenticated mode and with an outbound proxy.",
     ),
     Setting(
         "cache_tag_manifests",
@@ -152,6 +167,13 @@ SETTINGS: tuple[Setting, ...] = (
         q.choice("auto", "fill", "relay"),
         "auto",
         "A range of a blob that is not kept: fill fetches the whole blob too, relay only the range, auto when it pays.",
+    ),
+    Setting(
+        "auth_cache_s",
+        q.duration,
+        "0",
+        "How long a yes of the upstream to one credential and one digest counts again, in authenticated mode; never "
+        "longer than the credential lives, and a revoked one pulls on for as long. 0 asks each time.",
     ),
     Setting("connect_timeout_s", q.timeout, "10", "How long a connection to an upstream may take to be made."),
     Setting("silence_timeout_s", q.timeout, "30", "How long an upstream may be silent within a body."),

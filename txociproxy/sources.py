@@ -5,29 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-import yaml
-from attrs import frozen
+from attrs import field, frozen
 
-from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.settings import SETTINGS, Setting
-from txociproxy.upstreams.reading import without_userinfo
+from txociproxy.upstreams.read_keys import name_of, without_userinfo
+from txociproxy.yamlfile import ConfigError, LinedList, LinedMapping, parsed
 
 # Kubernetes tells every container about a Service named "ociproxy" in variables of these names.
 _KUBERNETES = re.compile(r"OCIPROXY_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
-
-
-class ConfigError(TxOCIProxyError):
-    """The configuration is wrong; the text names the place, the value and the remedy, in one line."""
 
 
 @frozen
 class Said:
     """What one place says about one setting.
 
-    :ivar where: the place in the words of the person who wrote it: ``--listen``, ``LISTEN_ADDR``, ``listen in FILE``.
+    :ivar where: the place in the words of the person who wrote it: ``--listen``, ``LISTEN_ADDR``, ``FILE:3: listen``.
     """
 
     where: str
@@ -82,57 +76,58 @@ def said_in_environment(environ: Mapping[str, str]) -> dict[str, Said]:
     return said
 
 
-def said_in_file(path: str) -> tuple[dict[str, Said], list[Any]]:
+@frozen
+class Written:
+    """The ``upstreams`` of a file, with what is needed to name a place in it.
+
+    :ivar path: of the file; empty where there is none.
+    :ivar items: as YAML reads them, with their lines.
+    """
+
+    path: str = ""
+    items: LinedList = field(factory=LinedList)
+
+    def place(self, *at: object) -> str:
+        """Return ``FILE:LINE: `` of what these keys lead to, or of the nearest thing around it."""
+        found: Any = self.items
+        line = found.line
+        for key in at:
+            line = getattr(found, "lines", {}).get(key, line)
+            try:
+                found = found[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        return f"{self.path}:{line}: "
+
+
+def said_in_file(path: str) -> tuple[dict[str, Said], Written]:
     """Read a YAML file; returns its settings and its ``upstreams``.
 
     :raises ConfigError: it cannot be read or holds something else.
     """
-    content = _parsed(path)
+    content = parsed(path)
     known = {setting.name: setting for setting in SETTINGS if setting.name != "config"}
     said = {}
     for name, value in content.items():
         if name == "upstreams":
             continue
+        where = f"{path}:{content.lines[name]}: {name_of(name)}"
         if name not in known:
-            advice = _advice(str(name), [*known, "upstreams"], "remove it")
-            raise ConfigError(f"{path}: {shown(name)} is not known; {advice}")
+            raise ConfigError(f"{where}: not known; {_advice(name_of(name), [*known, 'upstreams'], 'remove it')}")
         if value is not None:
-            where = f"{name} in {path}"
             said[name] = Said(where, _texts(where, known[name], value))
-    upstreams = content.get("upstreams") or []
-    if not isinstance(upstreams, list):
-        raise ConfigError(f"upstreams in {path}: not a list; write '- namespace: …' for each")
-    return said, upstreams
+    return said, _upstreams(path, content)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses the same key twice, of which YAML's loader would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a mapping."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(problem=f"{key} is there twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _parsed(path: str) -> Mapping[Any, Any]:
-    """Return the top of a YAML file."""
-    try:
-        content = yaml.load(Path(path).read_text("utf-8"), _Loader)
-    except OSError as error:
-        raise ConfigError(f"--config: {path!r} cannot be read ({error.strerror}); name a readable file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not text"
-        raise ConfigError(f"--config: {path!r} is not YAML ({problem}{place}); correct it there") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config: {path!r} is not a mapping; write 'name: value' lines")
-    return content
+def _upstreams(path: str, content: LinedMapping) -> Written:
+    """Return the list of upstreams."""
+    items = content.get("upstreams")
+    if items is None:
+        return Written(path)
+    if not isinstance(items, LinedList):
+        line = content.lines["upstreams"]
+        raise ConfigError(f"{path}:{line}: upstreams: not a list; write '- namespace: …' for each")
+    return Written(path, items)
 
 
 def _texts(where: str, setting: Setting, value: object) -> tuple[str, ...]:

@@ -171,6 +171,14 @@ class BlobAgeTests(EntryCase):
                 self.asked(*expected)
             self.clock.advance(31)
 
+    def test_zero_asks_each_time(self) -> None:
+        """Nothing is taken for granted."""
+        self.configure(blob_invalidation_time_s=0.0)
+        self.clock.advance(1)
+        for _ in range(2):
+            self.assertEqual(self.get(self.blob), ("hit", BLOB))
+            self.asked(f"HEAD {self.digest}")
+
     def test_without_the_key_nobody_is_asked(self) -> None:
         """Kept digests need no upstream."""
         self.configure()

@@ -20,23 +20,26 @@ from tests.doubles import InlineWorkers
 from txociproxy.interfaces import Pull
 from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.names import Digest, Repository, Tag
+from txociproxy.upstreams.accounts import Login, LoginSource
 from txociproxy.upstreams.agents import Line
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.upstreams.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.tokens import Tokens
 from txociproxy.upstreams.upstream import Upstream
-from txociproxy.upstreams.wire import Wire
+from txociproxy.upstreams.wire import Slots, Wire
 
 URL = "https://registry.example.com"
 NAMESPACE = "registry.example.com"
 REALM = "https://auth.example.com/token"
 BLOB = Digest("sha256", "a" * 64)
+LOGIN = Login("robot", "our password")
 
 
 @implementer(IResponse)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeResponse:
-    """An answer whose body comes when the test says so, or at once."""
+    """An answer whose body comes when the test says so, or at once; prints nothing of itself, as a real one."""
 
     code: int
     body: bytes = b""
@@ -81,7 +84,7 @@ Handler = Callable[[str, str, Headers], Answer]
 
 
 @implementer(IAgent)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeNet:
     """An agent that asks a function, and lists what it was asked: (method, URL, Authorization or None)."""
 
@@ -150,11 +153,13 @@ def token_url(repository: str = "team/app") -> str:
     return f"{REALM}?service=reg&scope=repository%3A{repository.replace('/', '%2F')}%3Apull"
 
 
-def upstream_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstream:
-    """Return an upstream over a network in memory."""
-    upstream = upstreams_on(net, clock, entry).upstream(NAMESPACE)
-    assert upstream is not None
-    return upstream
+def upstream_on(net: FakeNet, clock: Clock, entry: Entry | None = None, logins: LoginSource | None = None) -> Upstream:
+    """Return an upstream over a network in memory.
+
+    :param logins: where our own login for it comes from, if we have one.
+    """
+    entry = Entry(NAMESPACE, (URL,)) if entry is None else entry
+    return Upstream(entry, wire_on(net, clock), Tokens(clock), clock, logins)
 
 
 def upstreams_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upstreams:
@@ -165,4 +170,31 @@ def upstreams_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upst
 
 def wire_on(net: FakeNet, clock: Clock, max_connections: int = 4) -> Wire:
     """Return a wire over a network in memory."""
-    return Wire(net, clock, "tests/1", max_connections)
+    return Wire(net, clock, "tests/1", Slots.of(max_connections))
+
+
+@define(eq=False)
+class FakeLogins:
+    """Our own login, and what was said about it.
+
+    :ivar failure: raised in place of giving it.
+    """
+
+    current: Login = LOGIN
+    failure: Exception | None = None
+    asked: int = field(init=False, default=0)
+    refusals: list[Login] = field(init=False, factory=list)
+
+    async def login(self) -> Login:
+        """Give it."""
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return self.current
+
+    def refused(self, login: Login) -> None:
+        """Remember it."""
+        self.refusals.append(login)
+
+    def stop(self) -> None:
+        """Nothing runs."""

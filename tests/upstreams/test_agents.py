@@ -27,11 +27,12 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.agents import READ_BYTES, SystemTrust, open_line
+from txociproxy.upstreams.agents import READ_BYTES, open_line
 from txociproxy.upstreams.collect import collect, discard
 from txociproxy.upstreams.connections import CLOSING_S, IDLE_CONNECTION_S
 from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
+from txociproxy.upstreams.trust import SystemTrust
+from txociproxy.upstreams.wire import Budget, Outgoing, Slots, Wire
 
 
 @implementer(IHostnameResolver, IHostResolution)
@@ -119,7 +120,7 @@ class ConnectionTests(SynchronousTestCase):
         self.line = open_line(self.reactor, self.entry, SystemTrust(NoTrust()))
         assert self.line.pool is not None
         self.pool = self.line.pool
-        self.wire = Wire(self.line.agent, self.reactor, "tests/1", 4)
+        self.wire = Wire(self.line.agent, self.reactor, "tests/1", Slots.of(4))
 
     def send(self, url: str = "http://reg:5000/v2/") -> Deferred[IResponse]:
         """GET a URL."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.guard import Guard
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.reach import forbidden_reason, reach_of
+from txociproxy.upstreams.reach import ends_in_a_number, forbidden_reason, literal_reach, reach_of
 
 CDN = Origin.of("https://cdn.example.net")
 
@@ -63,13 +63,32 @@ class ReachTests(SynchronousTestCase):
 
     def test_a_reason_is_given_for_what_is_forbidden(self) -> None:
         """Flags open their own kind only."""
-        self.assertIsNone(forbidden_reason("8.8.8.8"))
-        self.assertIsNotNone(forbidden_reason("10.0.0.1"))
-        self.assertIsNone(forbidden_reason("10.0.0.1", private=True))
-        self.assertIsNotNone(forbidden_reason("127.0.0.1", private=True))
-        self.assertIsNone(forbidden_reason("127.0.0.1", loopback=True))
-        self.assertIsNotNone(forbidden_reason("169.254.169.254", private=True, loopback=True))
-        self.assertIsNone(forbidden_reason("169.254.169.254", named=True))
+        self.assertIsNone(forbidden_reason("global"))
+        self.assertIsNotNone(forbidden_reason("private"))
+        self.assertIsNone(forbidden_reason("private", private=True))
+        self.assertIsNotNone(forbidden_reason("loopback", private=True))
+        self.assertIsNone(forbidden_reason("loopback", loopback=True))
+        self.assertIsNotNone(forbidden_reason("never", private=True, loopback=True))
+        self.assertIsNone(forbidden_reason("never", named=True))
+
+    def test_literals_in_urls_come_in_many_forms(self) -> None:
+        """What a resolver would take for an address is judged as one."""
+        for reach, hosts in (
+            ("loopback", "127.0.0.1 127.1 0x7f.1 0x7f000001 2130706433 0177.0.0.1 0 ::1"),
+            ("never", "169.254.169.254 0xa9fea9fe 2852039166 169.254.43518"),
+            ("private", "10.1 0xa.0.0.1 012.1"),
+            ("global", "8.8.8.8 134744072"),
+            (None, "example.com registry-1 a.b1 cafe.babe 1.2.3.4.5 999.1.1.1 0xz.1"),
+        ):
+            for host in hosts.split():
+                self.assertEqual(literal_reach(host), reach, host)
+
+    def test_names_do_not_end_in_numbers(self) -> None:
+        """Neither decimal nor hexadecimal."""
+        for host in ("127.1", "0x7f", "a.0X7F", "1.2.3.4.5", "example.0x"):
+            self.assertTrue(ends_in_a_number(host), host)
+        for host in ("a.b1", "1.2.3.example", "example.0xyz", "cafe"):
+            self.assertFalse(ends_in_a_number(host), host)
 
 
 class GuardTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.realms import Realms
+from txociproxy.upstreams.realms import Realms, remedy
 
 
 class RealmsTests(SynchronousTestCase):
@@ -35,3 +35,10 @@ class RealmsTests(SynchronousTestCase):
         entry = Entry("x", ("https://x.example",), token_realm="https://sso.corp/token")
         self.assertTrue(Realms().may_see_credentials(entry, "https://x.example", "https://sso.corp/other"))
         self.assertFalse(Realms().may_see_credentials(entry, "https://x.example", "http://sso.corp/other"))
+
+    def test_the_remedy_can_be_copied(self) -> None:
+        """It names the realm as the key wants it, without its query and at a bearable length."""
+        text = remedy("quay.io", "https://sso.example/auth/token?client=secret#x")
+        self.assertIn("`token_realm: https://sso.example/auth/token` in the upstream quay.io", text)
+        self.assertNotIn("secret", text)
+        self.assertIn("`token_realm: https://sso.example`", remedy("quay.io", "https://sso.example/" + "x" * 200))

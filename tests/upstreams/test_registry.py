@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
@@ -28,6 +30,7 @@ from tests.upstreams.fakes import (
 from txociproxy.interfaces import ANONYMOUS, Credentials, IUpstream
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository, Tag
+from txociproxy.upstreams.breakers import FAILURES, OPEN_S
 from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entry import Entry
 
@@ -123,6 +126,16 @@ class AnonymousTests(SynchronousTestCase):
             self.assertEqual(refusal.code, 401)
             self.assertTrue(refusal.headers.hasHeader("www-authenticate"))
             self.assertEqual(self.body(refusal), b'{"errors":[]}')
+
+    def test_a_token_that_is_not_wanted_any_more_is_not_asked_for(self) -> None:
+        """The registry has opened its doors, and its token server is gone."""
+        self.get()
+        self.clock.advance(55)
+        self.registry.token_answer = lambda url: answer(404)
+        self.net.handler = lambda *asked: self.registry(*asked) if asked[1].startswith(REALM) else answer(200)
+        self.net.asked.clear()
+        self.assertEqual([self.get().code, self.get().code], [200, 200])
+        self.assertEqual([url for _, url, _ in self.net.asked], [token_url(), BLOB_URL, BLOB_URL])
 
     def test_a_token_server_that_wants_a_pause_is_relayed(self) -> None:
         """429 with its Retry-After."""
@@ -262,6 +275,10 @@ class SeveralUrlsTests(SynchronousTestCase):
         self.answers: dict[str, Answer] = {}
         self.net = FakeNet(lambda method, url, headers: self.answers[url.split("/")[2]])
         self.upstream = upstream_on(self.net, self.clock, Entry(NAMESPACE, ("http://one/mirror", "http://two")))
+        self.warnings: list[LogEvent] = []
+        observer = cast(ILogObserver, self.warnings.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def head(self, deadline_s: float | None = None) -> Deferred[IResponse]:
         """HEAD the tag."""
@@ -291,14 +308,44 @@ class SeveralUrlsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.head()).code, 200)
         self.assertEqual(self.hosts(), ["one", "two", "one", "two"])
 
-    def test_one_that_was_down_is_tried_last_for_ten_seconds(self) -> None:
-        """Not every pull waits for its time-out."""
-        self.answers = {"one": network.TimeoutError(), "two": answer(200)}
-        for _ in range(2):
+    def test_one_that_is_down_is_tried_last(self) -> None:
+        """Not every pull waits for its time-out (RULES D8); ten seconds later it has another chance."""
+        self.answers = {"one": network.ConnectionRefusedError(), "two": answer(200)}
+        for _ in range(FAILURES + 1):
             self.successResultOf(self.head())
-        self.clock.advance(10)
+        self.assertEqual(len(self.warnings), FAILURES)
+        self.clock.advance(OPEN_S)
         self.successResultOf(self.head())
-        self.assertEqual(self.hosts(), ["one", "two", "two", "one", "two"])
+        self.assertEqual(self.hosts(), [*["one", "two"] * FAILURES, "two", "one", "two"])
+
+    def test_one_that_is_down_takes_no_time_from_another(self) -> None:
+        """And the other's end is the answer: there is no time left for more."""
+        self.answers = {"one": network.ConnectionRefusedError(), "two": answer(200)}
+        for _ in range(FAILURES):
+            self.successResultOf(self.head())
+        self.answers["two"] = Deferred()
+        head = self.head(10.0)
+        self.clock.advance(9.9)
+        self.assertNoResult(head)
+        self.clock.advance(0.1)
+        lost = self.failureResultOf(head, UpstreamUnreachable).value
+        self.assertEqual((lost.timed_out, "two" in str(lost)), (True, True))
+
+    def test_what_is_down_elsewhere_is_not_the_url(self) -> None:
+        """A token server, or where a redirect leads: the registry itself answers."""
+        registry = TokenRegistry(token_answer=lambda url: network.ConnectionRefusedError())
+        registry.good.add("theirs")
+        registry.content = lambda *asked: answer(307, location="https://cdn.example.net/x")
+
+        def handler(method: str, url: str, headers: Headers) -> Answer:
+            return network.ConnectionRefusedError() if "cdn" in url else registry(method, url, headers)
+
+        self.net.handler = handler
+        for who in (ANONYMOUS, CLIENT):
+            for _ in range(FAILURES + 1):
+                head = Deferred.fromCoroutine(self.upstream.head(pull_of(TAG), who, None))
+                self.failureResultOf(head, UpstreamUnreachable)
+            self.assertEqual([host for host in self.hosts() if host in ("one", "two")][-2:], ["one", "two"])
 
     def test_each_has_an_even_part_of_the_time(self) -> None:
         """What the first leaves, the last has."""
@@ -310,6 +357,32 @@ class SeveralUrlsTests(SynchronousTestCase):
         self.assertNoResult(head)
         self.clock.advance(0.2)
         self.assertTrue(self.failureResultOf(head, UpstreamUnreachable).value.timed_out)
+
+    def test_time_is_counted_whatever_came_of_it(self) -> None:
+        """Also when it ended in 503."""
+        slow: Deferred[IResponse] = Deferred()
+        self.answers = {"one": slow, "two": Deferred()}
+        head = self.head(10.0)
+        self.clock.advance(4)
+        slow.callback(answer(503))
+        self.clock.advance(5.9)
+        self.assertNoResult(head)
+        self.clock.advance(0.1)
+        self.failureResultOf(head, UpstreamUnreachable)
+
+    def test_when_all_are_down_who_can_wait_asks_them_all(self) -> None:
+        """Others had no time for them."""
+        self.net.handler = lambda *asked: Deferred()
+        for _ in range(FAILURES):
+            head = self.head(2.0)
+            self.clock.pump([1.0, 1.0])
+            self.failureResultOf(head, UpstreamUnreachable)
+        self.hosts()
+        head = self.head(20.0)
+        self.clock.advance(10)
+        self.assertEqual(self.hosts(), ["one", "two"])
+        self.clock.advance(10)
+        self.failureResultOf(head, UpstreamUnreachable)
 
     def test_when_all_fail_the_last_says_why(self) -> None:
         """Its 5xx is relayed, its loss is an outage."""

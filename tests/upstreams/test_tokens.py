@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.asking import parse_token
-from txociproxy.upstreams.tokens import Issued, Place, Token, TokenKey, TokenRefused, Tokens
+from txociproxy.upstreams.tokens import Issued, Place, Token, TokenKey, TokenRefused, Tokens, Wanted
 
 KEY = TokenKey("ns", "https://realm", "svc", "repository:a:pull")
 
@@ -116,8 +116,9 @@ class TokensTests(SynchronousTestCase):
     def test_what_a_place_wants_is_remembered_and_forgotten(self) -> None:
         """By URL and repository."""
         place = Place("https://reg", "a")
-        self.tokens.learn(place, KEY)
-        self.assertEqual(self.tokens.learned(place), KEY)
+        wanted = Wanted("bearer", "https://realm", "svc")
+        self.tokens.learn(place, wanted)
+        self.assertEqual(self.tokens.learned(place), wanted)
         self.assertIsNone(self.tokens.learned(Place("https://reg", "b")))
         self.tokens.forget(place)
         self.assertIsNone(self.tokens.learned(place))
@@ -131,6 +132,13 @@ class TokensTests(SynchronousTestCase):
     def test_tokens_are_not_printed(self) -> None:
         """Secrets stay secret."""
         self.assertNotIn("secret", repr(Issued(Token("secret", 1.0), True)))
+
+    def test_a_mark_tells_credentials_apart_and_nothing_about_them(self) -> None:
+        """The same in one process, another in the next: it cannot be looked up in a table of passwords."""
+        mark = self.tokens.mark("Basic YTpi")
+        self.assertEqual(mark, self.tokens.mark("Basic YTpi"))
+        self.assertNotEqual(mark, self.tokens.mark("Basic YTpj"))
+        self.assertNotEqual(mark, Tokens(self.clock).mark("Basic YTpi"))
 
 
 class ParseTokenTests(SynchronousTestCase):

@@ -16,6 +16,7 @@ from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import Answer, FakeNet, FakeResponse, answer, wire_on
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.upstreams.breakers import OPEN_S
 from txociproxy.upstreams.collect import collect, discard
 from txociproxy.upstreams.wire import Budget, Outgoing
 
@@ -112,6 +113,7 @@ class WireTests(SynchronousTestCase):
             (KeyError("sig=secret"), False, "KeyError"),
         ):
             self.answers = [error]
+            self.clock.advance(OPEN_S)
             found = self.failureResultOf(self.send(BLOB), UpstreamUnreachable).value
             self.assertEqual(found.timed_out, timed_out, words)
             self.assertIn(words, str(found))
@@ -171,6 +173,7 @@ class WireTests(SynchronousTestCase):
         self.answers = [network.ConnectError() for _ in range(5)]
         for _ in range(5):
             self.failureResultOf(self.send(BLOB), UpstreamUnreachable)
+        self.clock.advance(OPEN_S)
         self.answers = [answer(200, b"x", open_ended=True) for _ in range(3)]
         held = [self.successResultOf(self.send(BLOB)) for _ in range(2)]
         leaving, staying = self.send(BLOB), self.send(BLOB)

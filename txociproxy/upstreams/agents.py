@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
-from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
+    IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS
+from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
@@ -24,14 +25,14 @@ from txociproxy.upstreams.connections import UpstreamPool
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.guard import Guard, GuardedReactor
 from txociproxy.upstreams.origins import Origin
+from txociproxy.upstreams.proxies import OutboundProxies, Proxy
+from txociproxy.upstreams.tunnels import Tunnel
 
 # Twisted reads 64 KiB at a time unless told; each chunk of a body passes through Python several times.
 READ_BYTES = 2**18
 # RFC 8305 §5: the shortest that is recommended between attempts.  The endpoint also waits this long before it
 # believes that a refused last address was the last one, and a stale answer waits with it.
 NEXT_ADDRESS_S = 0.1
-# Contexts are made once per host: a connection that must make its own (measured) waits 3 ms for it, on the reactor.
-MAX_TLS_HOSTS = 256
 
 
 @implementer(IStreamClientEndpoint)
@@ -63,23 +64,43 @@ class _GuardedEndpoint:
         return failure
 
 
-@implementer(IPolicyForHTTPS)
+@implementer(IStreamClientEndpoint)
 @define(eq=False)
-class SystemTrust:
-    """TLS by the system's trust, with one context per host."""
+class _Judged:
+    """An endpoint that is not even tried if the URL alone tells that it is forbidden."""
 
-    _policy: IPolicyForHTTPS = field(factory=BrowserLikePolicyForHTTPS)
-    _creators: OrderedDict[bytes, IOpenSSLClientConnectionCreator] = field(init=False, factory=OrderedDict)
+    _endpoint: IStreamClientEndpoint
+    _guard: Guard
+    _origin: Origin
+    _reason: str | None
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        """Return what makes TLS connections to this host."""
-        creator = self._creators.pop(hostname, None)
-        if creator is None:
-            creator = self._policy.creatorForNetloc(hostname, port)
-        self._creators[hostname] = creator
-        if len(self._creators) > MAX_TLS_HOSTS:
-            self._creators.popitem(last=False)
-        return creator
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, or fail with an OCIError that says DENIED."""
+        if self._reason is not None:
+            return fail(self._guard.refusal(self._origin, self._reason))
+        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        return connecting
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class _TlsEndpoint:
+    """TLS over another endpoint, by our own clock: Twisted's function for it takes none."""
+
+    _endpoint: IStreamClientEndpoint
+    _creator: IOpenSSLClientConnectionCreator
+    _clock: IReactorTime
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; the handshake goes on after that."""
+        factory = TLSMemoryBIOFactory(self._creator, True, protocolFactory, self._clock)
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
+        return connecting.addCallback(_unwrapped)
+
+
+def _unwrapped(protocol: TLSMemoryBIOProtocol) -> IProtocol:
+    wrapped: IProtocol = protocol.wrappedProtocol
+    return wrapped
 
 
 @implementer(IAgentEndpointFactory)
@@ -91,19 +112,36 @@ class EndpointFactory:
     _entry: Entry
     _guard: Guard
     _trust: IPolicyForHTTPS
+    _proxies: OutboundProxies
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Return TCP or TLS to this origin, guarded."""
+        """Return TCP or TLS to this origin, guarded; through a proxy if there is one for it."""
         host = uri.host.decode("ascii")
         origin = Origin(uri.scheme.decode("ascii"), host.lower().removesuffix("."), uri.port)
-        reactor = GuardedReactor(self._reactor, lambda address: self._guard.reason(origin, address))
-        timeout_s = self._entry.connect_timeout_s
-        inner = HostnameEndpoint(reactor, host, uri.port, timeout_s, attemptDelay=NEXT_ADDRESS_S)
-        endpoint = _GuardedEndpoint(inner, reactor, self._guard, origin)
+        proxy = self._proxies.proxy_for(origin)
+        endpoint: IStreamClientEndpoint
+        if proxy is None:
+            reason = self._guard.forbids(origin)
+            endpoint = self._direct(host, origin)
+        else:
+            reason = self._guard.forbids(origin) or self._guard.literal_reason(origin)
+            endpoint = self._through(proxy, origin)
+        endpoint = _Judged(endpoint, self._guard, origin, reason)
         if origin.scheme == "http":
             return endpoint
-        tls: IStreamClientEndpoint = wrapClientTLS(self._trust.creatorForNetloc(uri.host, uri.port), endpoint)
-        return tls
+        return _TlsEndpoint(endpoint, self._trust.creatorForNetloc(uri.host, uri.port), self._reactor)
+
+    def _direct(self, host: str, origin: Origin) -> IStreamClientEndpoint:
+        reactor = GuardedReactor(self._reactor, lambda address: self._guard.reason(origin, address))
+        return _GuardedEndpoint(self._endpoint(reactor, host, origin.port), reactor, self._guard, origin)
+
+    def _through(self, proxy: Proxy, origin: Origin) -> IStreamClientEndpoint:
+        # The owner has named the proxy, so that its address is not judged.
+        way = self._endpoint(self._reactor, proxy.host, proxy.port)
+        return Tunnel(way, proxy, origin, self._reactor, self._entry.connect_timeout_s, READ_BYTES)
+
+    def _endpoint(self, reactor: Any, host: str, port: int) -> HostnameEndpoint:
+        return HostnameEndpoint(reactor, host, port, self._entry.connect_timeout_s, attemptDelay=NEXT_ADDRESS_S)
 
 
 @frozen
@@ -113,6 +151,11 @@ class Line:
     agent: IAgent
     pool: UpstreamPool | None = None
 
+    def retire(self) -> None:
+        """Close what is idle, now and later; what runs goes on."""
+        if self.pool is not None:
+            self.pool.retire()
+
     def stop(self) -> Deferred[None]:
         """End all its connections."""
         if self.pool is None:
@@ -120,11 +163,18 @@ class Line:
         return self.pool.stop()
 
 
-def open_line(reactor: Any, entry: Entry, trust: IPolicyForHTTPS) -> Line:
+def open_line(
+    reactor: Any,
+    entry: Entry,
+    trust: IPolicyForHTTPS,
+    proxies: OutboundProxies | None = None,
+    pool: UpstreamPool | None = None,
+) -> Line:
     """Return the way to one upstream; nothing is connected yet.
 
     :param reactor: IReactorTCP, IReactorTime and IReactorPluggableNameResolver.
+    :param pool: that of others with the same trust and the same guard; None makes one.
     """
-    pool = UpstreamPool(reactor, entry.max_connections)
-    factory = EndpointFactory(reactor, entry, Guard(entry), trust)
+    pool = UpstreamPool(reactor, entry.max_connections) if pool is None else pool
+    factory = EndpointFactory(reactor, entry, Guard(entry), trust, proxies or OutboundProxies())
     return Line(Agent.usingEndpointFactory(reactor, factory, pool), pool)

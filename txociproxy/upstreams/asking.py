@@ -8,16 +8,17 @@ from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from txociproxy.answers import field_of
 from txociproxy.oci.challenges import parse_challenges
-from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import BodyTooLong, KeptResponse, collect, discard
+from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.origins import Origin
+from txociproxy.upstreams.pauses import slow_down
 from txociproxy.upstreams.redirects import follow
-from txociproxy.upstreams.tokens import Token, TokenKey, TokenRefused
+from txociproxy.upstreams.tokens import Token, TokenRefused, Wanted
 from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 # RULES C7.
@@ -33,16 +34,17 @@ _MAX_EARLY_S = 30.0
 _VALUE = re.compile(r"[!-~]+")
 
 
-def wanted_token(response: IResponse, namespace: str, scope: str) -> TokenKey | None:
-    """Return the token that a 401 asks for, with our own scope: some registries send a placeholder (RULES C7)."""
+def wanted_by(response: IResponse) -> Wanted | None:
+    """Return what a 401 asks for: a token if there is a way to one, else Basic; None is what we do not speak."""
     if response.code != 401:
         return None
     lines: Iterable[bytes] = response.headers.getRawHeaders(b"www-authenticate", [])
-    for challenge in parse_challenges(line.decode("latin-1") for line in lines):
+    challenges = parse_challenges(line.decode("latin-1") for line in lines)
+    for challenge in challenges:
         realm = challenge.get("realm")
         if challenge.scheme == "bearer" and realm and _is_url(realm):
-            return TokenKey(namespace, realm, challenge.get("service"), scope)
-    return None
+            return Wanted("bearer", realm, challenge.get("service"))
+    return Wanted("basic") if any(challenge.scheme == "basic" for challenge in challenges) else None
 
 
 def _is_url(text: str) -> bool:
@@ -53,17 +55,30 @@ def _is_url(text: str) -> bool:
     return True
 
 
-async def ask_token(wire: Wire, entry: Entry, clock: IReactorTime, key: TokenKey) -> Token:
-    """Ask for an anonymous token; the realm may be anywhere that the guard lets us, since no credential goes there.
+async def ask_token(
+    wire: Wire,
+    entry: Entry,
+    clock: IReactorTime,
+    wanted: Wanted,
+    scopes: tuple[str, ...],
+    authorization: str | None = None,
+) -> Token:
+    """Ask for a token.
 
-    :raises TokenRefused: the server said no.
+    :param authorization: whose token; the caller has made sure that the realm may see it (RULES C8).  Without it the
+        realm may be anywhere that the guard lets us.
+    :raises TokenRefused: the server said no, or sends a credential elsewhere.
     :raises UpstreamUnreachable: it said nothing, or nonsense.
     :raises OCIError: the guard refused the realm.
     """
     budget = Budget(entry.token_deadline_s)
-    ask = Outgoing("GET", _url(key), (("Accept", "application/json"),))
-    response = (await follow(wire, ask, budget, clock)).response
-    server = Origin.of(key.realm)
+    ask = Outgoing("GET", _url(wanted, scopes), (("Accept", "application/json"),)).with_token(authorization)
+    response, foreign = await follow(wire, ask, budget, clock)
+    server = Origin.of(wanted.realm)
+    if authorization is not None and foreign:
+        # What is asked there was asked as nobody: its token would say nothing about the credential.
+        discard(response)
+        raise TokenRefused(f"the token server {server} sends credentials to another place, where they may not go")
     if response.code != 200:
         discard(response)
         raise _refusal(response, server)
@@ -74,28 +89,22 @@ async def ask_token(wire: Wire, entry: Entry, clock: IReactorTime, key: TokenKey
     return parse_token(data, clock.seconds(), server)
 
 
-def _url(key: TokenKey) -> str:
-    service = () if key.service is None else (("service", key.service),)
-    query = urlencode((*service, ("scope", key.scope)), encoding="latin-1")
-    base = key.realm.partition("#")[0]
-    return f"{base}{'&' if '?' in base else '?'}{query}"
+def _url(wanted: Wanted, scopes: tuple[str, ...]) -> str:
+    """Return the address of an ask; several scopes are several parameters."""
+    service = () if wanted.service is None else (("service", wanted.service),)
+    query = urlencode((*service, *(("scope", scope) for scope in scopes)), encoding="latin-1")
+    base = wanted.realm.partition("#")[0]
+    return f"{base}{'&' if '?' in base else '?'}{query}" if query else base
 
 
 def _refusal(response: IResponse, server: Origin) -> Exception:
     """Return what an answer other than 200 means: a dead server is an outage, a plain no is the client's affair."""
     text = f"the token server {server} answered {response.code}"
     if response.code == 429:
-        return TokenRefused(text, _slow_down(response, text))
+        return TokenRefused(text, 429, slow_down(text, field_of(response, "Retry-After")))
     if 400 <= response.code < 500:
-        return TokenRefused(text)
+        return TokenRefused(text, response.code)
     return UpstreamUnreachable(text)
-
-
-def _slow_down(response: IResponse, text: str) -> KeptResponse:
-    headers = Headers({b"content-type": [b"application/json"]})
-    for value in response.headers.getRawHeaders(b"retry-after", [])[:1]:
-        headers.addRawHeader(b"retry-after", value)
-    return KeptResponse(429, headers, OCIError("TOOMANYREQUESTS", text).to_json())
 
 
 def parse_token(data: bytes, now_s: float, server: object = "") -> Token:

@@ -112,16 +112,20 @@ class _ProtocolFactory(HTTP11ClientFactory):
 
 
 class UpstreamPool(HTTPConnectionPool):
-    """The connections of one entry: idle ones to be used again, and all that are open."""
+    """The connections of one entry, or of all that are not listed: idle ones to be used again, and all that are open.
+
+    :param max_idle: in all, not per host: redirects lead to many.
+    """
 
     def __init__(self, reactor: Any, max_idle: int) -> None:
         super().__init__(reactor, persistent=True)  # type: ignore[no-untyped-call]
-        self.maxPersistentPerHost = max_idle
+        self.maxPersistentPerHost = max_idle + 1  # Twisted's own cap waits for the peer to let go
         self.cachedConnectionTimeout = IDLE_CONNECTION_S
         self.clock: IReactorTime = reactor
         self.open: set[UpstreamProtocol] = set()
         self._leaving: list[Deferred[None]] = []
         self._stopped = False
+        self._max_idle = max_idle
 
     # Private in Twisted: a class attribute that is called with exactly these two.
     def _factory(self, quiescentCallback: Any, metadata: str) -> _ProtocolFactory:  # type: ignore[override]
@@ -131,6 +135,21 @@ class UpstreamPool(HTTPConnectionPool):
     def _removeConnection(self, key: tuple[bytes, bytes, int], connection: UpstreamProtocol) -> None:
         super()._removeConnection(key, connection)  # type: ignore[no-untyped-call]
         connection.end_soon()
+
+    # Private in Twisted: called when an answer has ended and its connection can be used again.
+    def _putConnection(self, key: tuple[bytes, bytes, int], connection: UpstreamProtocol) -> None:
+        super()._putConnection(key, connection)  # type: ignore[no-untyped-call]
+        while len(self._timeouts) > self._max_idle:
+            oldest = next(iter(self._timeouts))  # they stand in the order in which they became idle
+            self._timeouts[oldest].cancel()
+            self._removeConnection(next(key for key, idle in self._connections.items() if oldest in idle), oldest)
+        if len(self._connections) > self._max_idle + 1:  # Twisted remembers each host for ever
+            self._connections = {key: idle for key, idle in self._connections.items() if idle}
+
+    def retire(self) -> None:
+        """Close what is idle, and keep nothing any more; bodies that run go on."""
+        self._max_idle = 0
+        self.closeCachedConnections()  # type: ignore[no-untyped-call]
 
     def opened(self, connection: UpstreamProtocol) -> None:
         """Know a new connection; one that was on its way when all was stopped is ended."""

@@ -28,7 +28,7 @@ def explained(error: Exception, url: str, expired_s: float | None) -> Exception:
     if isinstance(cause, TxOCIProxyError | CancelledError):
         return cause
     timed_out = isinstance(cause, network.TimeoutError)
-    return UpstreamUnreachable(f"{Origin.of(url)}: {_words(cause)}", timed_out=timed_out)
+    return UpstreamUnreachable(f"{Origin.of(url)}: {words(cause)}", timed_out=timed_out)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -40,7 +40,8 @@ def _cause(error: BaseException) -> BaseException:
     return (telling or causes or [error])[0]
 
 
-def _words(cause: BaseException) -> str:
+def words(cause: BaseException) -> str:
+    """Say what kind of failure it was; nothing of its own text but OpenSSL's reasons."""
     match cause:
         case SSL.Error():
             return f"TLS: {_tls_reason(cause)}"

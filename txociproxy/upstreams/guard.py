@@ -28,7 +28,7 @@ from zope.interface import implementer
 from txociproxy.oci.errors import OCIError
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.reach import Reach, forbidden_reason, literal_reach, reach_of
+from txociproxy.upstreams.reach import Reach, forbidden_reason, is_local_name, literal_reach, reach_of
 
 
 @define(eq=False)
@@ -42,13 +42,32 @@ class Guard:
         # A URL with an address in it says how far it reaches before anything was resolved.
         self._own.update(reach for host in self._entry.own_hosts if (reach := literal_reach(host)) is not None)
 
+    def forbids(self, origin: Origin) -> str | None:
+        """Say why this origin must not be asked, as far as its URL tells; None is for the address to decide."""
+        if not self._entry.is_listed and (origin.scheme, origin.port) != ("https", 443):
+            return "not https on port 443"
+        return None
+
     def reason(self, origin: Origin, address: str) -> str | None:
-        """Say why this origin must not be reached at this address; None allows it (RULES F2)."""
+        """Say why this origin must not be reached at this address; None allows it (RULES F1, F2)."""
+        return self._reason(origin, reach_of(address))
+
+    def literal_reason(self, origin: Origin) -> str | None:
+        """Say why this origin must not be reached, where somebody else resolves its name: an outbound proxy.
+
+        Names cannot be judged then; addresses in URLs can.
+        """
+        reach = "loopback" if is_local_name(origin.host) else literal_reach(origin.host)
+        return None if reach is None else self._reason(origin, reach)
+
+    def _reason(self, origin: Origin, reach: Reach) -> str | None:
+        if not self._entry.is_listed:
+            return forbidden_reason(reach)
         if origin.host in self._entry.own_hosts:
-            self._own.add(reach_of(address))
+            self._own.add(reach)
             return None
         return forbidden_reason(
-            address,
+            reach,
             named=origin in self._entry.named_origins,
             private=bool(self._own - {"global"}),
             loopback="loopback" in self._own,
@@ -56,10 +75,15 @@ class Guard:
 
     def refusal(self, origin: Origin, reason: str) -> OCIError:
         """Return the answer for a client whose pull led to a forbidden place; it names the key to set."""
+        name = self._entry.namespace
+        if self._entry.is_listed:
+            remedy = f"with `origins: [{origin}]` in the upstream {name}"
+        else:
+            remedy = (
+                f"by adding {{namespace: {name}, urls: {list(self._entry.urls)}, origins: [{origin}]}} to `upstreams`"
+            )
         return OCIError(
-            "DENIED",
-            f"{self._entry.namespace} leads to {origin}, which is {reason}; the owner of this proxy can allow it "
-            f"with `origins: [{origin}]` in the upstream {self._entry.namespace}",
+            "DENIED", f"{name} leads to {origin}, which is {reason}; the owner of this proxy can allow it {remedy}"
         )
 
 

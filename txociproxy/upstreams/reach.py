@@ -6,7 +6,9 @@ between patch releases of Python.  So the list is our own, after the IANA specia
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from socket import inet_aton
 from typing import Literal
 
 Reach = Literal["global", "private", "loopback", "never"]
@@ -53,20 +55,43 @@ _CARRIERS = (
     (IPv6Network("2002::/16"), 80),  # 6to4 (RFC 3056)
     (IPv6Network("::/96"), 0),  # IPv4-compatible, deprecated (RFC 4291 §2.5.5.1)
 )
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def literal_reach(host: str) -> Reach | None:
-    """Say how far an address literal reaches; None for a name, which must be resolved first."""
+    """Say how far an address literal in a URL reaches; None for a name, which must be resolved first.
+
+    Resolvers take more forms than the canonical ones (``127.1``, ``0x7f.1``, ``2130706433``), so these count too.
+    """
+    if (reach := _strict_reach(host)) is not None or not ends_in_a_number(host):
+        return reach
     try:
-        parsed = ip_address(host)
-    except ValueError:
+        return _reach_of_v4(IPv4Address(inet_aton(host)))
+    except OSError:
         return None
-    return _reach_of_v4(parsed) if isinstance(parsed, IPv4Address) else _reach_of_v6(parsed)
 
 
 def reach_of(address: str) -> Reach:
     """Say how far a resolved address reaches; what is not one reaches nowhere ("never")."""
-    return literal_reach(address) or "never"
+    return _strict_reach(address) or "never"
+
+
+def ends_in_a_number(host: str) -> bool:
+    """Say whether a host is meant as an IPv4 address in some form, by the rule of browsers (WHATWG URL §3.5)."""
+    return _NUMBER.fullmatch(host.lower().rpartition(".")[2]) is not None
+
+
+def is_local_name(host: str) -> bool:
+    """Say whether a name means the machine of whoever resolves it (RFC 6761 §6.3)."""
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _strict_reach(text: str) -> Reach | None:
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return None
+    return _reach_of_v4(parsed) if isinstance(parsed, IPv4Address) else _reach_of_v6(parsed)
 
 
 def _reach_of_v4(address: IPv4Address) -> Reach:
@@ -84,14 +109,13 @@ def _reach_of_v6(address: IPv6Address) -> Reach:
     return next((reach for network, reach in _V6 if plain in network), "never")
 
 
-def forbidden_reason(address: str, *, named: bool = False, private: bool = False, loopback: bool = False) -> str | None:
-    """Say why an address must not be connected to; None allows it.
+def forbidden_reason(reach: Reach, *, named: bool = False, private: bool = False, loopback: bool = False) -> str | None:
+    """Say why an address that reaches this far must not be connected to; None allows it.
 
     :param named: the owner wrote down the very host or origin.
     :param private: addresses of private networks are fine.
     :param loopback: addresses of this machine are fine.
     """
-    reach = reach_of(address)
     if named or reach == "global" or (reach == "private" and private) or (reach == "loopback" and loopback):
         return None
     match reach:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
+from txociproxy.upstreams import read_values as v
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.origins import Origin, base_url
+from txociproxy.upstreams.read_account import EXAMPLE as LOGIN_EXAMPLE
+from txociproxy.upstreams.read_account import read_account
+from txociproxy.upstreams.read_keys import Reader, WrongValue, read_keys, shown, without_userinfo
+from txociproxy.upstreams.read_tags import read_manifest_invalidation, read_tag_rules
+from txociproxy.upstreams.read_tls import read_tls
+
+__all__ = ["KEYS", "SHIPPED_URLS", "EntryError", "entry_from_mapping", "entry_from_url", "without_userinfo"]
 
 # RULES B6.  Docker Hub is the one registry whose name is not its host.
 SHIPPED_URLS: Mapping[str, str] = MappingProxyType(
@@ -27,135 +34,94 @@ SHIPPED_URLS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-MAX_DURATION_S = 3600.0
-MAX_CONNECTIONS = 4096
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
-# A password in a URL is refused, and must not be shown while that is said.  Whoever put it there may have put any
-# character into it, a slash, a quote or an @ as well, so that nothing before the last @ is safe to show.
-_USERINFO = re.compile(r".*@", re.DOTALL)
-# RFC 3986 §3.2.2, with a port if need be; as the door takes them.
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value.strip():
-        raise ValueError("must be a text of printable ASCII")
-    return value.strip()
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """Read a list; one text alone is a list of one."""
-    if isinstance(value, str):
-        return (_text(value),)
-    if not isinstance(value, list | tuple):
-        raise ValueError("must be a list of texts")
-    return tuple(_text(item) for item in value)
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    hosts = _texts(value)
-    if not all(_HOST.fullmatch(host) for host in hosts):
-        raise ValueError("must be hosts as clients name them, for example [cache-hub.example.com]")
-    return hosts
-
-
-def _urls(value: object) -> tuple[str, ...]:
-    urls = _texts(value)
-    if not urls:
-        raise ValueError("must be a list of at least one URL, for example [https://registry.example.com]")
-    return tuple(_url(url, base_url) for url in urls)
-
-
-def _origins(value: object) -> tuple[str, ...]:
-    return tuple(_url(url, lambda text: str(Origin.of(text))) for url in _texts(value))
-
-
-def _realm(value: object) -> str:
-    realm = _text(value)
-    _url(realm, lambda text: str(Origin.of(text)))
-    return realm
-
-
-def _url(url: str, check: Callable[[str], str]) -> str:
-    try:
-        return check(url)
-    except ValueError as error:
-        raise ValueError(f"{error}; write for example https://registry.example.com:5000") from None
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _duration_s(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_DURATION_S:
-        raise ValueError(f"must be a number of seconds above 0, up to {MAX_DURATION_S:.0f}")
-    return float(value)
-
-
-def _connections(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_CONNECTIONS:
-        raise ValueError(f"must be a whole number from 1 to {MAX_CONNECTIONS}")
-    return value
-
-
-def _client_credentials(value: object) -> str:
-    if value not in ("forward", "ignore"):
-        raise ValueError("must be `forward` or `ignore`")
-    return str(value)
-
-
-# One line per key of the file; the names are those of Entry.
-_READERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
+# One line per key of the file; most names are those of Entry.
+_READERS: Mapping[str, Reader] = MappingProxyType(
     {
-        "namespace": _text,
-        "urls": _urls,
-        "hosts": _hosts,
-        "listen": _text,
-        "library": _flag,
-        "dotted_repositories": _flag,
-        "client_credentials": _client_credentials,
-        "origins": _origins,
-        "token_realm": _realm,
-        "allowed": _texts,
-        "refused": _texts,
-        "connect_timeout_s": _duration_s,
-        "stale_deadline_s": _duration_s,
-        "head_deadline_s": _duration_s,
-        "blob_deadline_s": _duration_s,
-        "deadline_s": _duration_s,
-        "token_deadline_s": _duration_s,
-        "silence_timeout_s": _duration_s,
-        "max_connections": _connections,
-        "user_agent": _text,
+        "namespace": v.text,
+        "urls": v.urls,
+        "hosts": v.hosts,
+        "listen": v.text,
+        "library": v.flag,
+        "dotted_repositories": v.flag,
+        "client_credentials": v.one_of("forward", "ignore"),
+        "credentials": partial(read_account, environ=_NOTHING),
+        "tls": read_tls,
+        "origins": v.origins,
+        "token_realm": v.realm,
+        "allowed": v.texts,
+        "refused": v.texts,
+        "tags": read_tag_rules,
+        "manifest_invalidation_time": read_manifest_invalidation,
+        "blob_invalidation_time": v.seconds,
+        "connect_timeout_s": v.deadline,
+        "stale_deadline_s": v.deadline,
+        "head_deadline_s": v.deadline,
+        "blob_deadline_s": v.deadline,
+        "deadline_s": v.deadline,
+        "token_deadline_s": v.deadline,
+        "silence_timeout_s": v.deadline,
+        "max_connections": v.connections,
+        "quota_low": v.part,
+        "user_agent": v.text,
+    }
+)
+KEYS = tuple(_READERS)
+
+# Keys of similar programs' files.
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "name": "`namespace`",
+        "host": "`urls`, for example urls: [https://registry.example.com]",
+        "url": "`urls`, for example urls: [https://registry.example.com]",
+        "description": "it as a comment, behind a #",
+        "auth": f"`credentials`, for example credentials: {LOGIN_EXAMPLE}",
+        "username": f"it below `credentials`: credentials: {LOGIN_EXAMPLE}",
+        "password": f"it below `credentials`: credentials: {LOGIN_EXAMPLE}",
+        "accept_invalid_certs": "tls: {verify: false}",
+        "insecure_skip_verify": "tls: {verify: false}",
+        "ca": "tls: {ca: PATH}",
+        "cert": "tls: {cert: PATH, key: PATH}",
+        "key": "tls: {cert: PATH, key: PATH}",
     }
 )
 
 
-def entry_from_mapping(mapping: object) -> Entry:
+class EntryError(ValueError):
+    """An item of ``upstreams`` is wrong; one line that names the key, the remedy and, unless secret, the value.
+
+    :ivar at: the keys that lead to it, from the item.
+    """
+
+    def __init__(self, text: str, *at: object) -> None:
+        super().__init__(text)
+        self.at = at
+
+
+def entry_from_mapping(mapping: object, environ: Mapping[str, str] = _NOTHING) -> Entry:
     """Read one item of ``upstreams``.
 
     ``namespace`` may be a URL; then it is its host, and ``urls`` need not be there.  Registries of the shipped
     table need no ``urls`` either, and any other name leads to ``https://<name>``.
 
-    :raises ValueError: one line that names the key, the value and the remedy.
+    :param environ: where variables that it names are looked up.
+    :raises EntryError: something is wrong.
     """
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"upstreams: {_shown(repr(mapping))} must be a mapping, for example {{namespace: docker.io}}")
-    where = f"upstreams[{_shown(mapping.get('namespace', '?'))}]"
-    values: dict[str, Any] = {key: _read(where, key, value) for key, value in mapping.items()}
-    if "namespace" not in values:
-        if "urls" not in values:
-            raise ValueError("upstreams: an upstream needs `namespace`, for example {namespace: docker.io}")
-        values["namespace"] = values["urls"][0]
-    namespace, url = _namespace(where, values.pop("namespace"))
-    values.setdefault("urls", (url,))
+        # What stands here instead may be `password:…` without its space.
+        raise EntryError("upstreams: an upstream must be a mapping, for example {namespace: docker.io}")
+    where = f"upstreams[{without_userinfo(mapping.get('namespace', '?'))[:256]}]"
+    readers: dict[str, Reader] = {**_READERS, "credentials": partial(read_account, environ=environ)}
     try:
-        return Entry(namespace, values.pop("urls"), **values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        return _entry(read_keys(mapping, readers, "{namespace: docker.io}", _ELSEWHERE))
+    except WrongValue as error:
+        raise entry_error(where, error) from None
+
+
+def entry_error(where: str, error: WrongValue) -> EntryError:
+    """Return an error as the person at the start sees it."""
+    return EntryError(f"{where}{error}" if error.at else f"{where}: {error}", *error.at)
 
 
 def entry_from_url(url: str) -> Entry:
@@ -166,32 +132,27 @@ def entry_from_url(url: str) -> Entry:
     return entry_from_mapping({"namespace": url})
 
 
-def _read(where: str, key: object, value: object) -> object:
-    reader = _READERS.get(str(key))
-    if reader is None:
-        close = get_close_matches(str(key), _READERS, 1)
-        remedy = f"did you mean `{close[0]}`?" if close else f"known keys are {', '.join(_READERS)}"
-        raise ValueError(f"{where}: unknown key `{key}`; {remedy}")
+def _entry(values: dict[str, Any]) -> Entry:
+    """Make the entry out of values that are right, each by itself."""
+    if "namespace" not in values:
+        if "urls" not in values:
+            raise WrongValue("an upstream needs `namespace`, for example {namespace: docker.io}")
+        values["namespace"] = values["urls"][0]
+    namespace, url = _namespace(values.pop("namespace"))
+    values.setdefault("urls", (url,))
+    for key, name in (("credentials", "account"), ("blob_invalidation_time", "blob_invalidation_time_s")):
+        if key in values:
+            values[name] = values.pop(key)
+    rules = values.pop("tags", ())
+    if "manifest_invalidation_time" in values:
+        rules = (*rules, values.pop("manifest_invalidation_time"))
     try:
-        return reader(value)
+        return Entry(namespace, values.pop("urls"), tag_rules=rules, **values)
     except ValueError as error:
-        raise ValueError(f"{where}.{key}: {_shown(repr(value))} {_as_clause(str(error))}") from None
+        raise WrongValue(str(error)) from None
 
 
-def without_userinfo(value: object) -> str:
-    """Return a value as text that may be shown, without what could be a password."""
-    return _USERINFO.sub("...@", str(value))
-
-
-def _shown(value: object) -> str:
-    return without_userinfo(value)[:256]
-
-
-def _as_clause(text: str) -> str:
-    return text if text.startswith("must ") else f"is {text}"
-
-
-def _namespace(where: str, text: str) -> tuple[str, str]:
+def _namespace(text: str) -> tuple[str, str]:
     """Return the canonical namespace that a name or URL means, and where it leads by default."""
     try:
         if "://" not in text:
@@ -200,4 +161,4 @@ def _namespace(where: str, text: str) -> tuple[str, str]:
         return canonical_namespace(str(Origin.of(text)).partition("://")[2]), base_url(text)
     except (OCIError, ValueError) as error:
         message = error.message if isinstance(error, OCIError) else str(error)
-        raise ValueError(f"{where}.namespace: {_shown(repr(text))}: {message}; write for example docker.io") from None
+        raise WrongValue(f"{shown(text)}: {message}; write for example docker.io", "namespace") from None

@@ -10,6 +10,8 @@ from publicsuffixlist import PublicSuffixList
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.origins import Origin
 
+_MAX_ADDRESS = 200
+
 
 def _bundled() -> PublicSuffixList:
     # The list that comes with the package; it is never fetched.  Names under no known suffix share nothing.
@@ -18,9 +20,9 @@ def _bundled() -> PublicSuffixList:
 
 @define(eq=False)
 class Realms:
-    """Knows which hosts have one owner."""
+    """Knows which hosts have one owner; the list is read when it is first needed."""
 
-    _suffixes: PublicSuffixList = field(factory=_bundled)
+    _list: PublicSuffixList | None = field(init=False, default=None, repr=False)
 
     def may_see_credentials(self, entry: Entry, url: str, realm: str) -> bool:
         """Say whether a credential for an upstream may go to this realm.
@@ -46,6 +48,19 @@ class Realms:
         try:
             ip_address(host)
         except ValueError:
-            domain: str | None = self._suffixes.privatesuffix(host)
+            if self._list is None:
+                self._list = _bundled()
+            domain: str | None = self._list.privatesuffix(host)
             return domain
         return None
+
+
+def remedy(namespace: str, realm: str) -> str:
+    """Return how the owner lets a realm see credentials; a realm's query may hold anything, and is left out."""
+    origin = str(Origin.of(realm))
+    address = realm.partition("#")[0].partition("?")[0]
+    named = address if len(address) <= _MAX_ADDRESS else origin
+    return (
+        f"the token server {origin} may not see credentials for {namespace}; if it is the right one, its owner can "
+        f"name it with `token_realm: {named}` in the upstream {namespace}"
+    )

@@ -1,19 +1,51 @@
-"""Every upstream of a table, each with connections of its own."""
+"""Every upstream of a table, each with connections of its own; those that are not listed share theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.agents import Line, SystemTrust, open_line
+from txociproxy.upstreams.accounts import LoginSource
+from txociproxy.upstreams.agents import Line, open_line
+from txociproxy.upstreams.connections import UpstreamPool
 from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.table import LiveTable
+from txociproxy.upstreams.logins import source_of
+from txociproxy.upstreams.proxies import OutboundProxies
+from txociproxy.upstreams.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.tokens import Tokens
+from txociproxy.upstreams.trust import SystemTrust, TlsFiles, trust_of
+from txociproxy.upstreams.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED, MAX_UNLISTED_TOKENS
 from txociproxy.upstreams.upstream import Upstream
-from txociproxy.upstreams.wire import Wire
+from txociproxy.upstreams.wire import Slots, Wire
+
+Connect = Callable[[Entry], Line]
+
+
+@frozen
+class _Running:
+    """A configured upstream, and what ends with it.
+
+    :ivar files: what stood in its TLS files when it was made.
+    """
+
+    entry: Entry
+    files: TlsFiles | None
+    upstream: Upstream
+    line: Line
+    logins: LoginSource | None = field(repr=False)
+
+    def end(self) -> None:
+        """Close what is idle, and end what reads its login; bodies that run go on."""
+        self.line.retire()
+        if self.logins is not None:
+            self.logins.stop()
 
 
 class Upstreams:
@@ -22,32 +54,148 @@ class Upstreams:
     :param reactor: IReactorTCP, IReactorTime, IReactorProcess and IReactorPluggableNameResolver.
     :param workers: for what blocks while credentials are read: files and SDKs.
     :param connect: how to make the way to an upstream, for tests.
+    :param proxies: the outbound proxies, if any.
+    :raises ValueError: the TLS files of an entry cannot be used.
     """
 
     def __init__(
-        self, reactor: Any, table: LiveTable, workers: IWorkers, connect: Callable[[Entry], Line] | None = None
+        self,
+        reactor: Any,
+        table: LiveTable,
+        workers: IWorkers,
+        connect: Connect | None = None,
+        proxies: OutboundProxies | None = None,
     ) -> None:
+        self._reactor = reactor
         self._table = table
-        trust = SystemTrust()
+        self._workers = workers
+        self._connect = connect
+        self._proxies = proxies or OutboundProxies()
+        self._trust: IPolicyForHTTPS = SystemTrust()
+        # Also of upstreams that are gone, as long as a body of theirs runs.
+        self._pools: WeakSet[UpstreamPool] = WeakSet()
         self._tokens = Tokens(reactor)
-        self._lines: dict[str, Line] = {}
-        upstreams: dict[str, Upstream] = {}
-        for entry in table.current.entries:
-            line = open_line(reactor, entry, trust) if connect is None else connect(entry)
-            wire = Wire(line.agent, reactor, entry.user_agent, entry.max_connections)
-            self._lines[entry.namespace] = line
-            upstreams[entry.namespace] = Upstream(entry, wire, self._tokens, reactor)
-        self._upstreams: Mapping[str, Upstream] = upstreams
+        self._unlisted = _Unlisted(reactor, self._open)
+        self._running = {entry.namespace: self._made(entry) for entry in table.current.entries}
 
     def upstream(self, namespace: str) -> Upstream | None:
-        """Return the upstream of a canonical namespace, or None if it is not in the table."""
-        return self._upstreams.get(namespace)
+        """Return the upstream of a canonical namespace, or None if it is not served.
+
+        One that is not listed is made when it is first asked, and may be forgotten for others (RULES A5).
+        """
+        running = self._running.get(namespace)
+        if running is not None:
+            return running.upstream
+        entry = self._table.current.served(namespace)
+        return None if entry is None else self._unlisted.upstream(entry)
 
     def entry(self, namespace: str) -> Entry | None:
-        """Return what is configured about a canonical namespace."""
-        return self._table.current.entry(namespace)
+        """Return what is configured about a canonical namespace, or holds for it without; None is not served."""
+        return self._table.current.served(namespace)
+
+    def turn_to(self, table: UpstreamTable) -> None:
+        """Put another table in place of the one that holds.
+
+        Entries that are the same, with the same TLS files, keep their upstream, connections and tokens; all others
+        are made anew.  Bodies that run go on.
+
+        :raises ValueError: the TLS files of an entry cannot be used; then nothing has changed.
+        """
+        running = {entry.namespace: self._kept(entry) or self._made(entry) for entry in table.entries}
+        gone = [old for name, old in self._running.items() if running.get(name) is not old]
+        self._running = running
+        self._table.current = table
+        self._unlisted.forget({name for name in self._unlisted.namespaces() if not self._is_unlisted(name)})
+        for old in gone:
+            old.end()
 
     def stop(self) -> Deferred[None]:
-        """End all asks for tokens and all connections; fires when none is open."""
-        self._tokens.stop()
-        return DeferredList([line.stop() for line in self._lines.values()]).addCallback(lambda _: None)
+        """End all asks for tokens and logins, and all connections; fires when none is open."""
+        for tokens in (self._tokens, self._unlisted.tokens):
+            tokens.stop()
+        for running in self._running.values():
+            running.end()
+        return DeferredList([pool.stop() for pool in tuple(self._pools)]).addCallback(lambda _: None)
+
+    def _is_unlisted(self, namespace: str) -> bool:
+        entry = self._table.current.served(namespace)
+        return entry is not None and not entry.is_listed
+
+    def _kept(self, entry: Entry) -> _Running | None:
+        """Return the upstream that this entry has already, if nothing about it has changed."""
+        old = self._running.get(entry.namespace)
+        if old is None or old.entry != entry or old.files != _files(entry):
+            return None
+        return old
+
+    def _made(self, entry: Entry) -> _Running:
+        files = _files(entry)
+        line = self._open(entry, trust_of(entry, files, self._trust), None)
+        account = entry.account
+        logins = None if account is None else source_of(account, entry.urls[0], self._reactor, self._workers)
+        wire = Wire(line.agent, self._reactor, entry.user_agent, Slots.of(entry.max_connections))
+        upstream = Upstream(entry, wire, self._tokens, self._reactor, logins)
+        return _Running(entry, files, upstream, line, logins)
+
+    def _open(self, entry: Entry, trust: IPolicyForHTTPS | None, pool: UpstreamPool | None) -> Line:
+        if self._connect is not None:
+            line = self._connect(entry)
+        else:
+            line = open_line(self._reactor, entry, trust or self._trust, self._proxies, pool)
+        if line.pool is not None:
+            self._pools.add(line.pool)
+        return line
+
+
+class _Unlisted:
+    """The upstreams that nobody has configured: they share connections and places (RULES F1).
+
+    :ivar tokens: apart from those of configured ones, which nobody can push out by inventing names.
+    """
+
+    def __init__(self, reactor: Any, open_one: Callable[[Entry, None, UpstreamPool], Line]) -> None:
+        self._reactor = reactor
+        self._open = open_one
+        self._slots = Slots.of(MAX_BODIES, MAX_ASKS)
+        self.tokens = Tokens(reactor, MAX_UNLISTED_TOKENS)
+        self._pool = UpstreamPool(reactor, MAX_BODIES + MAX_ASKS)
+        self._upstreams: OrderedDict[str, Upstream] = OrderedDict()
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Return who has been asked lately."""
+        return tuple(self._upstreams)
+
+    def upstream(self, entry: Entry) -> Upstream:
+        """Return the upstream of an entry.
+
+        The one that was asked longest ago is forgotten for it; it has nothing of its own that would have to end.
+        """
+        upstream = self._upstreams.pop(entry.namespace, None)
+        if upstream is None:
+            line = self._open(entry, None, self._pool)
+            wire = Wire(line.agent, self._reactor, entry.user_agent, self._slots)
+            upstream = Upstream(entry, wire, self.tokens, self._reactor, None)
+        self._upstreams[entry.namespace] = upstream
+        if len(self._upstreams) > MAX_UNLISTED:
+            self._upstreams.popitem(last=False)
+        return upstream
+
+    def forget(self, namespaces: set[str]) -> None:
+        """Forget some; the idle connections of all are closed, since they are nobody's in particular."""
+        for namespace in namespaces:
+            del self._upstreams[namespace]
+        if namespaces:
+            self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
+
+
+def _files(entry: Entry) -> TlsFiles | None:
+    """Read the TLS files of an entry.
+
+    :raises ValueError: they cannot be used.
+    """
+    if entry.tls is None:
+        return None
+    try:
+        return TlsFiles.read(entry.tls)
+    except ValueError as error:
+        raise ValueError(f"upstreams[{entry.namespace}].{error}") from None

@@ -11,6 +11,7 @@ from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, canonical_namespace, looks_like_host
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.reading import SHIPPED_URLS, entry_from_mapping, entry_from_url
+from txociproxy.upstreams.unlisted import denied, plain_name, public_name, unlisted_entry
 
 __all__ = ["Entry", "Route", "UpstreamTable", "entry_from_mapping", "entry_from_url", "shipped_entries"]
 
@@ -81,20 +82,24 @@ class UpstreamTable:
         """Return the entry that claims this listener."""
         return next((entry for entry in self.entries if listener and entry.listen == listener), None)
 
+    def served(self, namespace: str) -> Entry | None:
+        """Return the entry of a canonical namespace, also of one that is not in the table but may be asked."""
+        try:
+            return self.listed(namespace)
+        except OCIError:
+            return None
+
     def listed(self, namespace: str) -> Entry:
-        """Return the entry of a namespace as a client wrote it.
+        """Return the entry of a namespace as a client wrote it; one that is not in the table has one if all may be.
 
         :raises OCIError: NAME_INVALID, or DENIED with the remedy.
         """
-        name = canonical_namespace(namespace)
-        entry = self.entry(name)
-        if entry is None:
-            raise OCIError(
-                "DENIED",
-                f"{name} is not an upstream of this proxy; its owner can add "
-                f"{{namespace: {name}, urls: [https://{name}]}} to `upstreams`",
-            )
-        return entry
+        entry = self._configured(namespace)
+        if entry is not None:
+            return entry
+        if self.unlisted == "deny":
+            raise denied(plain_name(namespace))
+        return unlisted_entry(public_name(namespace))
 
     def bound(self, ns: str | None, host: str | None, listener: str | None = None) -> Entry | None:
         """Return the one upstream that a request without a name means (RULES C2), or None.

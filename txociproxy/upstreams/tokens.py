@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import Literal, NamedTuple
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -20,15 +22,27 @@ MAX_CHALLENGES = 10_000
 
 
 @frozen
+class Wanted:
+    """What a challenge asks for.
+
+    :ivar realm: where tokens are given; its query may hold anything, so it is not printed.  Empty for Basic.
+    """
+
+    scheme: Literal["bearer", "basic"]
+    realm: str = field(default="", repr=False)
+    service: str | None = None
+
+
+@frozen
 class TokenKey:
     """What a token is for, and whose it is.
 
     :ivar namespace: whose connections ask for it.
-    :ivar credential: a keyed hash of what was shown for it; empty for an anonymous token.
+    :ivar credential: a mark (:meth:`Tokens.mark`) of what was shown for it; empty for an anonymous token.
     """
 
     namespace: str
-    realm: str
+    realm: str = field(repr=False)
     service: str | None
     scope: str
     credential: str = ""
@@ -53,11 +67,13 @@ class Token:
 class TokenRefused(TxOCIProxyError):
     """The token server said no.
 
+    :ivar status: its words as a number; None says that it was not, or could not be, asked as it should be.
     :ivar response: what a client is told in place of the registry's own 401, if anything.
     """
 
-    def __init__(self, message: str, response: KeptResponse | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, response: KeptResponse | None = None) -> None:
         super().__init__(message)
+        self.status = status
         self.response = response
 
 
@@ -78,26 +94,31 @@ class Place(NamedTuple):
 Asker = Callable[[TokenKey], Awaitable[Token]]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tokens:
     """All tokens of this process; each waiter has a Deferred of its own."""
 
     _clock: IReactorTime
     _max_tokens: int = MAX_TOKENS
     _kept: OrderedDict[TokenKey, Token] = field(init=False, factory=OrderedDict)
-    _learned: OrderedDict[Place, TokenKey] = field(init=False, factory=OrderedDict)
+    _learned: OrderedDict[Place, Wanted] = field(init=False, factory=OrderedDict)
     _waiting: dict[TokenKey, list[Deferred[Token]]] = field(init=False, factory=dict)
     _asks: dict[TokenKey, Deferred[Token]] = field(init=False, factory=dict)
+    _marking_key: bytes = field(init=False, factory=lambda: token_bytes(32))
 
-    def learn(self, place: Place, key: TokenKey) -> None:
-        """Remember which token a place wants, so that the next request goes with it at once."""
+    def mark(self, authorization: str) -> str:
+        """Return what stands for a credential in a key: nobody can guess it back, and it ends with the process."""
+        return blake2b(authorization.encode("utf-8"), key=self._marking_key, digest_size=16).hexdigest()
+
+    def learn(self, place: Place, wanted: Wanted) -> None:
+        """Remember what a place wants, so that the next request goes with it at once."""
         self._learned.pop(place, None)
-        self._learned[place] = key
+        self._learned[place] = wanted
         if len(self._learned) > MAX_CHALLENGES:
             self._learned.popitem(last=False)
 
-    def learned(self, place: Place) -> TokenKey | None:
-        """Return which token a place wants, as far as is known."""
+    def learned(self, place: Place) -> Wanted | None:
+        """Return what a place wants, as far as is known."""
         return self._learned.get(place)
 
     def forget(self, place: Place) -> None:

@@ -14,6 +14,7 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.breakers import Attempt, Breakers
 from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.failures import explained
 from txociproxy.upstreams.origins import Origin
@@ -51,6 +52,50 @@ class Budget:
 
 
 @define(eq=False)
+class Slots:
+    """Places among the open connections: those of long bodies and those of short asks."""
+
+    bodies: DeferredSemaphore
+    asks: DeferredSemaphore
+
+    @classmethod
+    def of(cls, bodies: int, asks: int | None = None) -> Slots:
+        """Return so many; short asks have as many of their own unless said otherwise."""
+        return cls(DeferredSemaphore(bodies), DeferredSemaphore(bodies if asks is None else asks))
+
+
+@define(eq=False)
+class _Sending:
+    """A request from its first wait to its answer, and why it ended before."""
+
+    expired_s: float | None = None
+    has_left: bool = False
+    attempt: Attempt | None = None
+    exchange: Deferred[IResponse] = field(init=False)
+
+    def leave(self, _: object) -> None:
+        """The client does not want it any more."""
+        self.has_left = True
+        self.exchange.cancel()
+
+    def expire(self, deadline_s: float) -> None:
+        """Its time is over."""
+        self.expired_s = deadline_s
+        self.exchange.cancel()
+
+    def failed(self, error: Exception, url: str) -> Exception:
+        """Tell the breaker, and return what the error means."""
+        # It shows in many forms, also as a name without address; none of them is the upstream's fault.
+        meant = CancelledError() if self.has_left else explained(error, url, self.expired_s)
+        if self.attempt is not None:
+            if isinstance(meant, UpstreamUnreachable):
+                self.attempt.failed(has_expired=self.expired_s is not None)
+            else:
+                self.attempt.left()
+        return meant
+
+
+@define(eq=False)
 class Wire:
     """Sends the requests of one entry.
 
@@ -61,60 +106,52 @@ class Wire:
     _agent: IAgent
     _clock: IReactorTime
     _user_agent: str
-    _max_connections: int
-    _bodies: DeferredSemaphore = field(init=False)
-    _asks: DeferredSemaphore = field(init=False)
+    _slots: Slots
+    _breakers: Breakers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._bodies = DeferredSemaphore(self._max_connections)
-        self._asks = DeferredSemaphore(self._max_connections)
+        self._breakers = Breakers(self._clock)
+
+    def is_down(self, url: str) -> bool:
+        """Whether the origin of a URL has not answered lately, and somebody is to find out or will later."""
+        return self._breakers.is_down(Origin.of(url))
 
     async def send(self, outgoing: Outgoing, budget: Budget) -> IResponse:
         """Return the answer with its headers in.
 
-        :raises UpstreamUnreachable: none came, or not in time.
+        :raises UpstreamUnreachable: none came, not in time, or none is to be expected (RULES D8).
         :raises OCIError: the guard refused.
         """
-        exchange = Deferred.fromCoroutine(self._exchange(outgoing))
-        expired_s: float | None = None
-        has_left = False
-
-        def leave(_: object) -> None:
-            nonlocal has_left
-            has_left = True
-            exchange.cancel()
-
-        def expire(deadline_s: float = max(budget.left_s, 0.0)) -> None:
-            nonlocal expired_s
-            expired_s = deadline_s
-            exchange.cancel()
-
-        timer = self._clock.callLater(max(budget.left_s, 0.0), expire)
+        deadline_s = max(budget.left_s, 0.0)
+        self._breakers.check(Origin.of(outgoing.url), deadline_s)  # at once, not after a wait for a slot
+        sending = _Sending()
+        exchange = sending.exchange = Deferred.fromCoroutine(self._exchange(outgoing, deadline_s, sending))
+        timer = self._clock.callLater(deadline_s, sending.expire, deadline_s)
         started_s = self._clock.seconds()
-        waiter: Deferred[IResponse] = Deferred(leave)
+        waiter: Deferred[IResponse] = Deferred(sending.leave)
         exchange.addBoth(waiter.callback)
         try:
             return _sane(await waiter, outgoing.url)
         except Exception as error:
-            if has_left:
-                # It shows in many forms, also as a name without address; none of them is the upstream's fault.
-                raise CancelledError from None
-            raise explained(error, outgoing.url, expired_s) from None
+            raise sending.failed(error, outgoing.url) from None
         finally:
             budget.spend(self._clock.seconds() - started_s)
             if timer.active():
                 timer.cancel()
 
-    async def _exchange(self, outgoing: Outgoing) -> IResponse:
-        slots = self._bodies if outgoing.bulk else self._asks
+    async def _exchange(self, outgoing: Outgoing, deadline_s: float, sending: _Sending) -> IResponse:
+        slots = self._slots.bodies if outgoing.bulk else self._slots.asks
         await slots.acquire()
         try:
+            sending.attempt = self._breakers.begin(Origin.of(outgoing.url), deadline_s)
             response = await self._agent.request(
                 outgoing.method.encode("ascii"), outgoing.url.encode("ascii"), self._headers(outgoing), None
             )
         except BaseException:
             slots.release()
             raise
+        sending.attempt.answered()
+        sending.attempt = None
         if response.length == 0:  # also every answer to HEAD
             slots.release()
             return response

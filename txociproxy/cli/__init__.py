@@ -1,0 +1,1 @@
+"""The command ``ociproxy``: what a person does beside running the proxy."""

@@ -1,0 +1,35 @@
+"""What is said at the start about who trusts whom (RULES C6, D3, D4)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import LogLevel
+
+from txociproxy.config import Config, unused_credentials
+
+
+def trust_lines(config: Config) -> list[tuple[LogLevel, str, list[str]]]:
+    """Say whose credentials go where, and what becomes readable to whom (RULES C6, D3)."""
+    forwards = [entry.namespace for entry in config.upstreams if entry.client_credentials == "forward"]
+    owned = [entry.namespace for entry in config.upstreams if entry.account is not None]
+    lines: list[tuple[LogLevel, str, list[str]]] = []
+    if len(config.upstreams) > 1 and forwards:
+        lines.append((LogLevel.info, "these upstreams see the credentials that clients send for them", forwards))
+    if owned and config.mode == "transparent":
+        text = "whoever reaches this proxy can pull what these upstreams give to its own credentials"
+        lines.append((LogLevel.warn, text, owned))
+    elif unused_credentials(config):
+        text = "authenticated mode asks in the client's name only: these upstreams' own credentials are not used"
+        lines.append((LogLevel.warn, text, owned))
+    return lines
+
+
+def is_public(port: IListeningPort) -> bool:
+    """Say whether others than this machine can connect to a door that speaks plain HTTP."""
+    address = port.getHost()
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return False
+    return not ip_address(address.host.partition("%")[0] or "::").is_loopback

@@ -1,0 +1,47 @@
+"""Whether a credential reaches a content: HEAD, and where HEAD cannot tell, the first byte (RULES D1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IResponse
+
+from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.collect import KeptResponse, discard, kept
+from txociproxy.upstreams.redirects import Followed
+from txociproxy.upstreams.wire import Outgoing
+
+_FIRST_BYTE = ("Range", "bytes=0-0")
+# Not implemented here; and from elsewhere also: the address was signed for GET.
+_UNCLEAR = frozenset({405, 501})
+_UNCLEAR_ELSEWHERE = _UNCLEAR | {403}
+_MAX_REFUSAL_BYTES = 64 * 1024
+_REFUSAL_S = 5.0
+
+
+async def probe(
+    send: Callable[[Outgoing], Awaitable[Followed]], head: Outgoing, namespace: str, clock: IReactorTime
+) -> Followed:
+    """Send a HEAD and, if it does not tell, one GET of the first byte; nothing is left to deliver.
+
+    :param send: asks one URL of the upstream, redirects followed.
+    :raises UpstreamUnreachable: no answer, or the server it redirects to has failed.
+    """
+    found = await send(head)
+    if found.response.code in (_UNCLEAR_ELSEWHERE if found.foreign else _UNCLEAR):
+        discard(found.response)
+        found = await send(evolve(head, method="GET", headers=(*head.headers, _FIRST_BYTE)))
+    if found.foreign and found.response.code >= 500:
+        discard(found.response)
+        raise UpstreamUnreachable(f"the server that {namespace} redirects to answered {found.response.code}")
+    return Followed(await _closed(found.response, clock), found.foreign)
+
+
+async def _closed(response: IResponse, clock: IReactorTime) -> KeptResponse:
+    """Return an answer without its content; what a refusal says is kept, if it is short."""
+    if response.code >= 400:
+        return await kept(response, clock, _MAX_REFUSAL_BYTES, _REFUSAL_S)
+    discard(response)
+    return KeptResponse(response.code, response.headers, b"")
