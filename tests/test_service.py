@@ -80,8 +80,8 @@ class Stage:
 
     def house(self, *_: object) -> House:
         """Return a house in which everybody is this stage."""
-        me = cast(Any, self)
-        return House(me, me, cast(Any, _Upstreams(self)), me, (cast(Any, _Pool(self)),))
+        me, pool = cast(Any, self), cast(Any, _Pool(self))
+        return House(me, me, cast(Any, _Upstreams(self)), me, pool, (pool,))
 
 
 @define(eq=False)

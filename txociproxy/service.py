@@ -52,6 +52,8 @@ T = TypeVar("T")
 __all__ = ["Options", "makeService"]
 
 DISK_THREADS = 8
+# A slow cloud API or a hanging network file system must not take the threads of the disk.
+ASIDE_THREADS = 4
 POLL_S = 0.1
 # An upstream that does not let go of a connection does not hold up the end.
 CLOSE_S = 3.0
@@ -59,17 +61,21 @@ CLOSE_S = 3.0
 
 @define(eq=False)
 class House:
-    """What is made at the start and has to be ended."""
+    """What is made at the start and has to be ended.
+
+    :ivar aside: threads for what may take long and belongs to no pull: configuration files, credentials.
+    """
 
     storage: DiskStorage
     ingests: Ingests
     upstreams: Upstreams
     site: DoorSite
+    aside: Workers
     pools: tuple[Workers, ...]
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Call what blocks without blocking."""
-        return cast(T, await self.pools[0].run(function))
+        return cast(T, await self.aside.run(function))
 
 
 def build(config: Config, reactor: Any) -> House:
@@ -77,16 +83,17 @@ def build(config: Config, reactor: Any) -> House:
     hashers = Workers.make(reactor, os.cpu_count() or 1, "hash")
     readers = Workers.make(reactor, DISK_THREADS, "disk-read")
     writers = Workers.make(reactor, DISK_THREADS, "disk-write")
+    aside = Workers.make(reactor, ASIDE_THREADS, "aside")
     files, layout = Files(), Layout(Path(config.fs_root))
     space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
     storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
     table = LiveTable(table_of(config))
-    upstreams = Upstreams(reactor, table, readers, proxies=config.outbound)
+    upstreams = Upstreams(reactor, table, aside, proxies=config.outbound)
     mode = mode_of(config, upstreams, reactor)
     core = assemble(storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
-    return House(storage, core.ingests, upstreams, site, (hashers, readers, writers))
+    return House(storage, core.ingests, upstreams, site, aside, (aside, hashers, readers, writers))
 
 
 def mode_of(config: Config, registry: Registry, clock: IReactorTime) -> IMode:

@@ -208,7 +208,7 @@ def about(path: Path) -> str:
         return "tag"
     if path.name in ("writable", ".txociproxy.json"):
         return path.name
-    if path.name in ("ingest", "_tags") or len(path.name) == 2:
+    if path.name in ("ingest", "_tags") or len(path.name) == 2 or path.is_dir():
         return "directory"
     return ends.get(path.suffix, "content")
 

@@ -19,6 +19,7 @@ from tests.storage.test_disk import DAMAGED
 from txociproxy.interfaces import Local
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest
+from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Sidecar
 from txociproxy.storage.shelf import SMALL_BYTES
 
@@ -199,6 +200,11 @@ class DamageTests(HeldCase):
         if data.startswith(b'{"held": [') and data.endswith(b"]}"):
             self.assertEqual(self.seen(), [name for name in (OURS, THEIRS) if name in names])
 
+    def test_only_names_are_believed_to_be_names(self) -> None:
+        """Each once, in order."""
+        self.assertEqual(Sidecar.from_json(b'{"held": [1, "b", null, ["c"], "a", "b"]}').held, ("a", "b"))
+        self.assertEqual(Sidecar.from_json(b'{"held": []}').held, ())
+
     def test_held_content_that_was_cut_is_a_miss_and_is_published_over(self) -> None:
         """For those whom it was held for too, who stay known."""
         self.hold(THEIRS)
@@ -220,7 +226,8 @@ class DamageTests(HeldCase):
         assert_nothing_open(self.disk.root)
 
     def test_a_commit_that_cannot_tell_what_is_there_publishes_nothing(self) -> None:
-        """It might be open already, or held for others."""
+        """It might be open already, or held for others; only a name that does not exist is not there."""
+        self.assertRaises(NotADirectoryError, Files().is_there, self.disk.layout.marker / "x")
         self.hold(THEIRS)
         for step in ("look for content", "look for held content"):
             self.disk.files.faults = {step: OSError(errno.EIO, "Input/output error")}

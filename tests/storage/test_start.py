@@ -141,6 +141,16 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(owners, sorted(owners, reverse=True))
         self.assertEqual(set(owners), {"transparent", "authenticated"})
 
+    def test_the_marker_is_read_and_written_under_the_lock(self) -> None:
+        """Else two that begin at once on a fresh root, in different modes, both believe that it is theirs."""
+        self.prepare()
+        done = self.disk.files.operations
+        self.assertEqual(done[done.index("lock directory") + 1], "read .txociproxy.json")
+        self.assertLess(done.index("rename .txociproxy.json"), done.index("close directory"))
+        assert_nothing_open(self.disk.root)
+        self.refusal("authenticated")
+        assert_nothing_open(self.disk.root)
+
     def test_a_store_of_another_layout_is_refused(self) -> None:
         """Also one whose marker says nothing."""
         self.prepare()

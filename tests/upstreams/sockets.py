@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+from socket import inet_aton, inet_ntoa
 from typing import Any
 
 from attrs import define, field
@@ -49,7 +51,7 @@ class Names:
         """Resolve at once; literals are their own address, in every form that the C library takes."""
         self.asked.append(hostName)
         resolutionReceiver.resolutionBegan(self)
-        answers = self.known.get(hostName, [[]])
+        answers = self.known.get(hostName) or [_literal(hostName)]
         for address in answers.pop(0) if len(answers) > 1 else answers[0]:
             kind = IPv6Address if ":" in address else IPv4Address
             resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
@@ -58,6 +60,18 @@ class Names:
 
     def cancel(self) -> None:
         """It is over already."""
+
+
+def _literal(host: str) -> list[str]:
+    """Return the address that a host is, if it is one."""
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        pass
+    try:
+        return [inet_ntoa(inet_aton(host))]
+    except OSError:
+        return []
 
 
 class Pipe(StringTransport):
@@ -112,6 +126,7 @@ class Sockets(MemoryReactorClock):
 
     :ivar attempts: every address that was connected to.
     :ivar servers: who listens where; anywhere else connections are refused.
+    :ivar silent: addresses at which nothing happens, not even a refusal.
     :ivar pipes: client ends that are open.
     """
 
@@ -120,6 +135,7 @@ class Sockets(MemoryReactorClock):
         self.attempts: list[tuple[str, int]] = []
         self.servers: dict[tuple[str, int], IProtocolFactory] = {}
         self.pipes: set[Pipe] = set()
+        self.silent: set[tuple[str, int]] = set()
         self.names = Names(names or {})
         self.installNameResolver(self.names)
 
@@ -138,6 +154,8 @@ class Sockets(MemoryReactorClock):
         return connector
 
     def _connected(self, connector: IConnector, factory: ClientFactory[Any], place: tuple[str, int]) -> None:
+        if place in self.silent:
+            return
         server = self.servers.get(place)
         if server is None:
             factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
@@ -216,14 +234,19 @@ class WebServer:
 
     def plain(self) -> IProtocolFactory:
         """Speak HTTP."""
-        factory = Factory.forProtocol(_Speaker)
-        factory.noisy = False
-        factory.protocol = type("Speaker", (_Speaker,), {"server": self})
-        return factory
+        return quiet(type("Speaker", (_Speaker,), {"server": self}))
 
     def over_tls(self, options: CertificateOptions, clock: Clock) -> IProtocolFactory:
         """Speak HTTP over TLS."""
         return TLSMemoryBIOFactory(options, False, self.plain(), clock)
+
+
+def quiet(protocol: type[Protocol]) -> IProtocolFactory:
+    """Return what makes these protocols and says nothing in the log."""
+    factory: Any = Factory()
+    factory.protocol, factory.noisy = protocol, False
+    made: IProtocolFactory = factory
+    return made
 
 
 def reply(code: int, body: bytes = b"", /, **fields: str) -> bytes:

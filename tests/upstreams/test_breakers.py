@@ -174,6 +174,8 @@ class WireTests(SynchronousTestCase):
         self.assertFalse(self.wire.is_down(URL))
         waiting = self.send(bulk=True)
         self.fail_with(network.ConnectError())
+        self.failureResultOf(self.send(bulk=True), UpstreamUnreachable)  # at once, though no slot is free
+        self.assertNoResult(waiting)
         asked = len(self.net.asked)
         discard(held[0])
         assert bodies[0].protocol is not None

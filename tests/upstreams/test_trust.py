@@ -17,7 +17,8 @@ from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.entry import Entry, Tls
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.upstreams.table import LiveTable, UpstreamTable
-from txociproxy.upstreams.trust import TlsFiles, check_tls
+from txociproxy.upstreams.tls_files import TlsFiles
+from txociproxy.upstreams.trust import check_tls
 
 NAMES = {"reg.corp": [["1.1.1.1"]], "cdn.corp": [["1.1.1.2"]], "auth.corp": [["1.1.1.3"]], "9.9.9.9": [["9.9.9.9"]]}
 
@@ -81,9 +82,7 @@ class TlsTests(SynchronousTestCase):
 
     def test_ca_is_beside_the_systems_trust_and_not_in_its_place(self) -> None:
         """A registry of one's own authority may redirect to a CDN of the world."""
-        self.serve(
-            "1.1.1.1", self.private.issue("reg.corp").serving(), _leading_to("https://cdn.corp/x")
-        )
+        self.serve("1.1.1.1", self.private.issue("reg.corp").serving(), _leading_to("https://cdn.corp/x"))
         self.serve("1.1.1.2", self.public.issue("cdn.corp").serving())
         self.assertEqual(self.code(self.entry(ca=self.ca)), 200)
         self.serve("1.1.1.1", self.public.issue("reg.corp").serving())
@@ -91,9 +90,7 @@ class TlsTests(SynchronousTestCase):
 
     def test_ca_holds_for_every_hop(self) -> None:
         """Also for one at another origin."""
-        self.serve(
-            "1.1.1.1", self.private.issue("reg.corp").serving(), _leading_to("https://cdn.corp/x")
-        )
+        self.serve("1.1.1.1", self.private.issue("reg.corp").serving(), _leading_to("https://cdn.corp/x"))
         self.serve("1.1.1.2", self.private.issue("cdn.corp").serving())
         self.assertEqual(self.code(self.entry(ca=self.ca)), 200)
 

@@ -12,10 +12,10 @@ from twisted.web.iweb import IResponse
 
 from tests.doubles import InlineWorkers
 from tests.upstreams.certificates import Authority, Issued
-from tests.upstreams.fakes import pull_of
+from tests.upstreams.fakes import FakeLogins, pull_of
 from tests.upstreams.sockets import Sockets, WebServer, reply, settled
 from txociproxy.interfaces import ANONYMOUS
-from txociproxy.upstreams.accounts import PasswordFile
+from txociproxy.upstreams.accounts import Account, PasswordFile
 from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entry import Entry, Tls
 from txociproxy.upstreams.registry import Upstreams
@@ -157,16 +157,31 @@ class TurnTests(SynchronousTestCase):
         self.assertIs(self.upstream("one.example"), one)
 
     def test_a_login_that_is_not_needed_any_more_ends(self) -> None:
-        """A changed account is another login."""
-        self.upstreams.turn_to(self.table(evolve(ONE, account=PasswordFile("me", "/nowhere/a")), TWO))
+        """A changed account is another login; that of an entry which stays goes on."""
+        first, second = PasswordFile("me", "/nowhere/a"), PasswordFile("me", "/nowhere/b")
+        stopped: list[Account] = []
+
+        class Source(FakeLogins):
+            """Tells when it is stopped."""
+
+            def __init__(self, account: Account, url: str, reactor: object, workers: object) -> None:
+                super().__init__()
+                self.account = account
+
+            def stop(self) -> None:
+                """Tell."""
+                stopped.append(self.account)
+
+        live = LiveTable(self.table(evolve(ONE, account=first), TWO))
+        self.upstreams = Upstreams(self.reactor, live, InlineWorkers(), logins=Source)
         with_login = self.upstream("one.example")
-        self.assertTrue(with_login.has_own_credentials)
-        self.upstreams.turn_to(self.table(evolve(ONE, account=PasswordFile("me", "/nowhere/a")), TWO))
+        self.upstreams.turn_to(self.table(evolve(ONE, account=first), TWO))
         self.assertIs(self.upstream("one.example"), with_login)
-        self.upstreams.turn_to(self.table(evolve(ONE, account=PasswordFile("me", "/nowhere/b")), TWO))
-        self.assertIsNot(self.upstream("one.example"), with_login)
-        self.upstreams.turn_to(self.table(ONE, TWO))
-        self.assertFalse(self.upstream("one.example").has_own_credentials)
+        self.assertEqual((with_login.has_own_credentials, stopped), (True, []))
+        self.upstreams.turn_to(self.table(evolve(ONE, account=second), TWO))
+        self.assertEqual(stopped, [first])
+        self.upstreams.stop()
+        self.assertEqual(stopped, [first, second])
 
 
 class RenewalTests(SynchronousTestCase):

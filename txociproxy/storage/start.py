@@ -27,7 +27,11 @@ def prepare(files: Files, layout: Layout, mode: str, adopt: bool = False) -> Non
     """
     try:
         files.make_directory(layout.ingest)
-        _check_marker(files, layout, mode, adopt)
+        lock = files.lock_directory(layout.root)  # of two that begin on a fresh root, the second one sees the marker
+        try:
+            _check_marker(files, layout, mode, adopt)
+        finally:
+            files.close(lock)
         _remove_orphans(files, layout)
         _check_writable(files, layout)
     except OSError as error:

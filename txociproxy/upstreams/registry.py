@@ -12,20 +12,22 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import LoginSource
+from txociproxy.upstreams.accounts import Account, LoginSource
 from txociproxy.upstreams.agents import Line, open_line
 from txociproxy.upstreams.connections import UpstreamPool
 from txociproxy.upstreams.entry import Entry
 from txociproxy.upstreams.logins import source_of
 from txociproxy.upstreams.proxies import OutboundProxies
 from txociproxy.upstreams.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.tls_files import TlsFiles
 from txociproxy.upstreams.tokens import Tokens
-from txociproxy.upstreams.trust import SystemTrust, TlsFiles, trust_of
+from txociproxy.upstreams.trust import SystemTrust, trust_of
 from txociproxy.upstreams.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED, MAX_UNLISTED_TOKENS
 from txociproxy.upstreams.upstream import Upstream
 from txociproxy.upstreams.wire import Slots, Wire
 
 Connect = Callable[[Entry], Line]
+SourceOf = Callable[[Account, str, Any, IWorkers], LoginSource]
 
 
 @frozen
@@ -55,6 +57,7 @@ class Upstreams:
     :param workers: for what blocks while credentials are read: files and SDKs.
     :param connect: how to make the way to an upstream, for tests.
     :param proxies: the outbound proxies, if any.
+    :param logins: how to make the source of an account's logins, for tests.
     :raises ValueError: the TLS files of an entry cannot be used.
     """
 
@@ -65,11 +68,13 @@ class Upstreams:
         workers: IWorkers,
         connect: Connect | None = None,
         proxies: OutboundProxies | None = None,
+        logins: SourceOf = source_of,
     ) -> None:
         self._reactor = reactor
         self._table = table
         self._workers = workers
         self._connect = connect
+        self._source_of = logins
         self._proxies = proxies or OutboundProxies()
         self._trust: IPolicyForHTTPS = SystemTrust()
         # Also of upstreams that are gone, as long as a body of theirs runs.
@@ -132,7 +137,7 @@ class Upstreams:
         files = _files(entry)
         line = self._open(entry, trust_of(entry, files, self._trust), None)
         account = entry.account
-        logins = None if account is None else source_of(account, entry.urls[0], self._reactor, self._workers)
+        logins = None if account is None else self._source_of(account, entry.urls[0], self._reactor, self._workers)
         wire = Wire(line.agent, self._reactor, entry.user_agent, Slots.of(entry.max_connections))
         upstream = Upstream(entry, wire, self._tokens, self._reactor, logins)
         return _Running(entry, files, upstream, line, logins)

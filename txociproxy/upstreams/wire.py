@@ -6,17 +6,15 @@ from typing import Literal
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
-from zope.interface import implementer
 
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.breakers import Attempt, Breakers
 from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.failures import explained
+from txociproxy.upstreams.leases import LeasedResponse
 from txociproxy.upstreams.origins import Origin
 
 
@@ -177,46 +175,3 @@ def _sane(response: IResponse, url: str) -> IResponse:
         discard(response)
         raise UpstreamUnreachable(f"{Origin.of(url)} answered with status {response.code}, which makes no sense here")
     return response
-
-
-@implementer(IResponse)
-class LeasedResponse:
-    """An answer that gives its slot back when its body has ended."""
-
-    def __init__(self, response: IResponse, slots: DeferredSemaphore) -> None:
-        self.version = response.version
-        self.code = response.code
-        self.phrase = response.phrase
-        self.headers = response.headers
-        self.length = response.length
-        self.request = response.request
-        self.previousResponse = response.previousResponse
-        self._response = response
-        self._slots = slots
-
-    def deliverBody(self, protocol: IProtocol) -> None:
-        """Deliver to a protocol, and know the end."""
-        self._response.deliverBody(_Lease(protocol, self._slots))
-
-    def setPreviousResponse(self, response: IResponse) -> None:
-        """Remember the answer that led here."""
-        self.previousResponse = response
-
-
-class _Lease(Protocol):
-    """Stands between a body and its protocol, for the sake of the end."""
-
-    def __init__(self, protocol: IProtocol, slots: DeferredSemaphore) -> None:
-        self._protocol = protocol
-        self._slots = slots
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self._protocol.makeConnection(self.transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._slots.release()
-        self._protocol.connectionLost(reason)
