@@ -17,7 +17,7 @@ from zope.interface import implementer
 from txociproxy.interfaces import Credentials, Exchanged, IUpstream, IWorkers, Pull, Relay
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 
 
 @implementer(IWorkers)

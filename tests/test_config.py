@@ -16,7 +16,7 @@ from txociproxy import quantities
 from txociproxy.config import Config, ConfigError, load, unused_credentials
 from txociproxy.options import Options
 from txociproxy.settings import SETTINGS
-from txociproxy.upstreams.accounts import DockerConfig, Password
+from txociproxy.upstreams.logins.accounts import DockerConfig, Password
 
 MODE = {"PROXY_MODE": "transparent"}
 GIB = 2**30

@@ -15,8 +15,8 @@ from txociproxy import __version__
 from txociproxy.config import Config, load
 from txociproxy.options import Options
 from txociproxy.settings import SETTINGS
-from txociproxy.upstreams import read_account, read_tags, read_tls, reading
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries import read_account, read_tags, read_tls, reading
+from txociproxy.upstreams.entries.entry import Entry
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

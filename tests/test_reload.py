@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy.config import Config, ConfigError, load
 from txociproxy.reload import DoorClosed, Reload, changed_settings
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import UpstreamTable
 
 OTHER = Entry("other.example", ("https://other.example",))
 

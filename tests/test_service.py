@@ -24,7 +24,7 @@ from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
 from txociproxy.process import FileWriter, observer_for
 from txociproxy.service import House, OCIProxyService, build, makeService
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.entries.table import UpstreamTable
 from txociproxy.wiring import core_rules
 
 
@@ -219,7 +219,7 @@ class ServiceTests(SynchronousTestCase):
 
     def test_a_storage_that_cannot_be_written_is_one_line(self) -> None:
         """It names the directory."""
-        self.stage.refusal = StorageUnavailable("cannot write to /srv/x: Read-only file system")
+        self.stage.refusal = StorageUnavailable("cannot write to /srv/x: Read-only file system; name a directory we can write")
         service = self.service()
         service.privilegedStartService()
         error = str(self.assertRaises(SystemExit, service.startService))

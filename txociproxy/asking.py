@@ -12,9 +12,9 @@ from twisted.web.iweb import IResponse
 from txociproxy.answers import fields_of
 from txociproxy.interfaces import ANONYMOUS, OWN, Ask, Credentials, IUpstream, Pull, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.accounts import LoginUnavailable
 from txociproxy.upstreams.collect import BodyTooLong, collect, discard
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.logins.accounts import LoginUnavailable
 
 MAX_RELAYED_BYTES = 1024 * 1024  # RULES E11
 # A small body that drips is never silent, and would hold its client and its connection as long as it likes.

@@ -12,8 +12,8 @@ from attrs import frozen
 from txociproxy.namespaces import chosen_upstreams
 from txociproxy.settings import SETTINGS, Setting
 from txociproxy.sources import Said, Written, said_in_environment, said_in_file, said_in_options, shown
-from txociproxy.upstreams.proxies import OutboundProxies
-from txociproxy.upstreams.table import Entry
+from txociproxy.upstreams.connecting.proxies import OutboundProxies
+from txociproxy.upstreams.entries.table import Entry
 from txociproxy.yamlfile import ConfigError
 
 __all__ = ["Config", "ConfigError", "load", "unused_credentials"]

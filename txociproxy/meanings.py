@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from txociproxy.interfaces import TagRecord
 from txociproxy.manifests import Manifest
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.entry import Entry, TagRule
+from txociproxy.upstreams.entries.entry import Entry, TagRule
 
 
 @frozen

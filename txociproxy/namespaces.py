@@ -10,11 +10,11 @@ from attrs import evolve
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
 from txociproxy.sources import Said, Written, shown
-from txociproxy.upstreams.accounts import Password
-from txociproxy.upstreams.check import check_entry
-from txociproxy.upstreams.read_account import accounts_from_json
-from txociproxy.upstreams.reading import EntryError
-from txociproxy.upstreams.table import Entry, UpstreamTable, entry_from_mapping, entry_from_url, shipped_entries
+from txociproxy.upstreams.entries.check import check_entry
+from txociproxy.upstreams.entries.read_account import accounts_from_json
+from txociproxy.upstreams.entries.reading import EntryError
+from txociproxy.upstreams.entries.table import Entry, UpstreamTable, entry_from_mapping, entry_from_url, shipped_entries
+from txociproxy.upstreams.logins.accounts import Password
 from txociproxy.web.doors import check_listen
 from txociproxy.yamlfile import ConfigError
 

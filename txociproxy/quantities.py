@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from txociproxy.upstreams.read_values import absolute_path, duration
+from txociproxy.upstreams.entries.read_values import absolute_path, duration
 from txociproxy.web.doors import check_listen
 
 __all__ = [

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txociproxy.config import Config, ConfigError
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.entries.table import UpstreamTable
 
 # These are taken over; every other setting needs a new start.
 RELOADED = frozenset({"upstreams", "default_namespace", "unlisted", "connect_timeout_s", "silence_timeout_s"})

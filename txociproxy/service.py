@@ -39,8 +39,8 @@ from txociproxy.storage.disk import DiskStorage
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
+from txociproxy.upstreams.entries.table import LiveTable
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable
 from txociproxy.web.doors import door, place_of
 from txociproxy.web.making import make_site
 from txociproxy.web.site import DoorSite
@@ -176,7 +176,7 @@ class OCIProxyService(MultiService):
         try:
             house.storage.prepare(self._config.mode, self._config.adopt_store)
         except StorageUnavailable as error:
-            raise SystemExit(f"--fs-root: {self._config.fs_root!r}: {error}; name a directory we can write") from error
+            raise SystemExit(f"--fs-root: {self._config.fs_root!r}: {error}") from error
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from txociproxy.settings import SETTINGS, Setting
-from txociproxy.upstreams.read_keys import name_of, without_userinfo
+from txociproxy.upstreams.entries.read_keys import name_of, without_userinfo
 from txociproxy.yamlfile import ConfigError, LinedList, LinedMapping, parsed
 
 # Kubernetes tells every container about a Service named "ociproxy" in variables of these names.

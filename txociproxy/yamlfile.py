@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from txociproxy.oci.errors import TxOCIProxyError
-from txociproxy.upstreams.read_keys import name_of
+from txociproxy.upstreams.entries.read_keys import name_of
 
 # PyYAML quotes names of anchors and tags, which are pieces of a password that begins with *, & or !.  Single
 # characters and its own words are harmless.

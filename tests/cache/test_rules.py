@@ -11,7 +11,7 @@ from txociproxy.interfaces import Exchanged, Relay
 from txociproxy.meanings import TagRules
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.entry import Entry, TagRule
+from txociproxy.upstreams.entries.entry import Entry, TagRule
 
 ONE, TWO = manifest("one"), manifest("two")
 BLOB = content(100_000)

@@ -8,7 +8,7 @@ from tests.cache.house import CacheCase, content, manifest
 from tests.doubles import FakeResponse, Request
 from txociproxy.interfaces import Ask, Serve
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.accounts import LoginUnavailable
+from txociproxy.upstreams.logins.accounts import LoginUnavailable
 
 BLOB = content(300_000)
 MANIFEST = manifest("one")

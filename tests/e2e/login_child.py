@@ -18,8 +18,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater, react
 
-from txociproxy.upstreams import accounts
-from txociproxy.upstreams.logins import source_of
+from txociproxy.upstreams.logins import accounts
+from txociproxy.upstreams.logins.sources import source_of
 from txociproxy.workers import Workers
 
 

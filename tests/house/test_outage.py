@@ -17,7 +17,7 @@ from tests.house.whole import Waiting, WholeHouse, stuck
 from tests.upstreams.fakes import NAMESPACE, REALM, URL, Answer, TokenRegistry, answer
 from txociproxy.oci.manifests import OCI_MANIFEST
 from txociproxy.oci.names import Digest
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 
 KEPT, ABSENT = manifest("kept"), manifest("absent")
 KEPT_BLOB, ABSENT_BLOB = content(100_000, 1), content(100_000, 2)

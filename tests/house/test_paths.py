@@ -16,7 +16,7 @@ from txociproxy.meanings import TagRules
 from txociproxy.oci.manifests import OCI_INDEX
 from txociproxy.oci.names import Digest
 from txociproxy.parts import RangeRules
-from txociproxy.upstreams.table import LiveTable, UpstreamTable, shipped_entries
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable, shipped_entries
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings
 

@@ -22,10 +22,10 @@ from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import IMode
 from txociproxy.modes import Authenticated, Transparent
 from txociproxy.storage.memory import MemoryStorage
-from txociproxy.upstreams.agents import Line
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.agents import Line
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings
 

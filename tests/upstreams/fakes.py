@@ -20,14 +20,14 @@ from tests.doubles import InlineWorkers
 from txociproxy.interfaces import Pull
 from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.names import Digest, Repository, Tag
-from txociproxy.upstreams.accounts import Login, LoginSource
-from txociproxy.upstreams.agents import Line
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.agents import Line
+from txociproxy.upstreams.connecting.wire import Slots, Wire
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.logins.accounts import Login, LoginSource
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.tokens import Tokens
 from txociproxy.upstreams.upstream import Upstream
-from txociproxy.upstreams.wire import Slots, Wire
 
 URL = "https://registry.example.com"
 NAMESPACE = "registry.example.com"

@@ -27,12 +27,12 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.agents import READ_BYTES, open_line
 from txociproxy.upstreams.collect import collect, discard
-from txociproxy.upstreams.connections import CLOSING_S, IDLE_CONNECTION_S
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.trust import SystemTrust
-from txociproxy.upstreams.wire import Budget, Outgoing, Slots, Wire
+from txociproxy.upstreams.connecting.agents import READ_BYTES, open_line
+from txociproxy.upstreams.connecting.connections import CLOSING_S, IDLE_CONNECTION_S
+from txociproxy.upstreams.connecting.trust import SystemTrust
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Slots, Wire
+from txociproxy.upstreams.entries.entry import Entry
 
 
 @implementer(IHostnameResolver, IHostResolution)

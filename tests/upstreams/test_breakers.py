@@ -18,10 +18,10 @@ from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import Answer, FakeNet, answer
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.breakers import FAILURES, MAX_ORIGINS, OPEN_S, Attempt, Breakers
 from txociproxy.upstreams.collect import discard
+from txociproxy.upstreams.connecting.breakers import FAILURES, MAX_ORIGINS, OPEN_S, Attempt, Breakers
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Slots, Wire
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.wire import Budget, Outgoing, Slots, Wire
 
 URL = "https://reg.example/v2/"
 REG = Origin.of(URL)

@@ -29,9 +29,9 @@ from tests.upstreams.fakes import (
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Tag
-from txociproxy.upstreams.accounts import Login, LoginUnavailable
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.logins.accounts import Login, LoginUnavailable
 
 TAG_URL = f"{URL}/v2/team/app/manifests/latest"
 OURS = LOGIN.authorization

@@ -8,8 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.upstreams.certificates import self_signed
-from txociproxy.upstreams.check import check_entry
-from txociproxy.upstreams.reading import EntryError, entry_from_mapping
+from txociproxy.upstreams.entries.check import check_entry
+from txociproxy.upstreams.entries.reading import EntryError, entry_from_mapping
 
 
 class CheckTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from twisted.web.iweb import IResponse
 
 from tests.upstreams.sockets import Seen, Sockets, WebServer, reply
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.connections import UpstreamPool
+from txociproxy.upstreams.connecting.connections import UpstreamPool
 
 MAX_IDLE = 3
 

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers, ManualWorkers
-from txociproxy.upstreams.accounts import DockerConfig, Helper, Login, LoginSource, LoginUnavailable
-from txociproxy.upstreams.docker_config import CONFIG_KEPT_S, MAX_CONFIG_BYTES, DockerConfigReader, look_up
-from txociproxy.upstreams.keeper import Reading
+from txociproxy.upstreams.logins.accounts import DockerConfig, Helper, Login, LoginSource, LoginUnavailable
+from txociproxy.upstreams.logins.docker_config import CONFIG_KEPT_S, MAX_CONFIG_BYTES, DockerConfigReader, look_up
+from txociproxy.upstreams.logins.keeper import Reading
 
 SECRET = "s3cret-of-the-file"
 HOST = "registry.example.com"

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers, ManualWorkers
-from txociproxy.upstreams.accounts import Ecr, Login, LoginUnavailable
-from txociproxy.upstreams.ecr import EcrReader, check_ecr, region_of
-from txociproxy.upstreams.keeper import Reading
+from txociproxy.upstreams.logins.accounts import Ecr, Login, LoginUnavailable
+from txociproxy.upstreams.logins.ecr import EcrReader, check_ecr, region_of
+from txociproxy.upstreams.logins.keeper import Reading
 
 URL = "https://123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 NOW_S = 1_800_000_000.0

@@ -24,7 +24,7 @@ from tests.upstreams.fakes import (
 from txociproxy.interfaces import ANONYMOUS, OWN, Exchanged, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.upstream import Upstream
 
 THEIRS = "Basic dGhlbTp0aGVpcnM="

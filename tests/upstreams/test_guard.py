@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.guard import Guard
+from txociproxy.upstreams.connecting.guard import Guard
+from txociproxy.upstreams.connecting.reach import ends_in_a_number, forbidden_reason, literal_reach, reach_of
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.reach import ends_in_a_number, forbidden_reason, literal_reach, reach_of
 
 CDN = Origin.of("https://cdn.example.net")
 

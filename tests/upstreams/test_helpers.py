@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers
 from tests.upstreams.programs import Program, Starter
-from txociproxy.upstreams.accounts import Helper, Login, LoginUnavailable
-from txociproxy.upstreams.helpers import (
+from txociproxy.upstreams.logins.accounts import Helper, Login, LoginUnavailable
+from txociproxy.upstreams.logins.helpers import (
     DEFAULT_PATH,
     HELPER_S,
     MAX_OUTPUT_BYTES,
@@ -22,7 +22,7 @@ from txociproxy.upstreams.helpers import (
     find_program,
     login_from,
 )
-from txociproxy.upstreams.keeper import Reading
+from txociproxy.upstreams.logins.keeper import Reading
 
 SECRET = "s3cret-of-the-helper"
 ANSWER = json.dumps({"ServerURL": "registry.example.com", "Username": "robot", "Secret": SECRET}).encode()

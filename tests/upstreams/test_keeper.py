@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers, ManualWorkers
-from txociproxy.upstreams.accounts import Login, LoginUnavailable
-from txociproxy.upstreams.keeper import FAILURE_S, READING_S, REFUSED_S, Keeper, Reader, Reading, in_thread
+from txociproxy.upstreams.logins.accounts import Login, LoginUnavailable
+from txociproxy.upstreams.logins.keeper import FAILURE_S, READING_S, REFUSED_S, Keeper, Reader, Reading, in_thread
 
 LIFETIME_S = 60.0
 

@@ -22,7 +22,7 @@ from tests.upstreams.fakes import BLOB, LOGIN, Answer, FakeLogins, FakeNet, answ
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials, Exchanged, Relay
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.upstream import Upstream
 
 THEIRS = "Basic dGhlbTp0aGVpcnM="

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers, ManualWorkers
 from tests.upstreams.programs import Starter
-from txociproxy.upstreams.accounts import (
+from txociproxy.upstreams.logins.accounts import (
     Account,
     DockerConfig,
     Ecr,
@@ -24,9 +24,9 @@ from txociproxy.upstreams.accounts import (
     Password,
     PasswordFile,
 )
-from txociproxy.upstreams.keeper import FAILURE_S, READING_S, REFUSED_S
-from txociproxy.upstreams.logins import PASSWORD_FILE_KEPT_S, source_of
-from txociproxy.upstreams.secret_files import MAX_PASSWORD_BYTES
+from txociproxy.upstreams.logins.keeper import FAILURE_S, READING_S, REFUSED_S
+from txociproxy.upstreams.logins.secret_files import MAX_PASSWORD_BYTES
+from txociproxy.upstreams.logins.sources import PASSWORD_FILE_KEPT_S, source_of
 
 URL = "https://registry.example.com"
 SECRET = "s3cret-of-the-account"

@@ -27,7 +27,7 @@ from txociproxy.answers import field_of
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.names import Repository, Tag
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.pauses import MAX_PAUSES, Pauses, retry_after_s
 
 CLIENT = Credentials("Bearer theirs")

@@ -13,7 +13,7 @@ from txociproxy.answers import field_of
 from txociproxy.interfaces import Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 
 BLOB_URL = f"{URL}/v2/team/app/blobs/sha256:{'a' * 64}"
 THERE = "https://cdn.example.net/x?sig=1"

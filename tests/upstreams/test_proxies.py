@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txociproxy.upstreams.connecting.proxies import OutboundProxies, Proxy
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.proxies import OutboundProxies, Proxy
 
 SECURE, PLAIN = Proxy("secure", 1), Proxy("plain", 2)
 

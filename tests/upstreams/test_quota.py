@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.upstreams.fakes import NAMESPACE, URL, Answer, FakeLogins, FakeNet, answer, pull_of, upstream_on
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.names import Tag
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.quota import Quota
 
 

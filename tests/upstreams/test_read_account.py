@@ -6,8 +6,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.upstreams.accounts import Account, DockerConfig, Ecr, Helper, Password, PasswordFile
-from txociproxy.upstreams.reading import entry_from_mapping
+from txociproxy.upstreams.entries.reading import entry_from_mapping
+from txociproxy.upstreams.logins.accounts import Account, DockerConfig, Ecr, Helper, Password, PasswordFile
 
 ENVIRON = {"HOME": "/home/u", "PATH": "/bin", "TOKEN": "hunter2", "EMPTY": "", "OTHER": "x", "LINE": "hunter2\r\n"}
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.upstreams.entry import Entry, TagRule, Tls
-from txociproxy.upstreams.reading import KEYS
-from txociproxy.upstreams.table import entry_from_mapping, entry_from_url
+from txociproxy.upstreams.entries.entry import Entry, TagRule, Tls
+from txociproxy.upstreams.entries.reading import KEYS
+from txociproxy.upstreams.entries.table import entry_from_mapping, entry_from_url
 
 
 class EntryFromMappingTests(SynchronousTestCase):

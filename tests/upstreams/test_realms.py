@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.realms import Realms, remedy
 
 

@@ -10,8 +10,8 @@ from twisted.web.http_headers import Headers
 
 from tests.upstreams.fakes import Answer, FakeNet, answer, wire_on
 from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing
 from txociproxy.upstreams.redirects import Followed, follow
-from txociproxy.upstreams.wire import Budget, Outgoing
 
 FROM = "https://reg.example.com/v2/a/blobs/x"
 

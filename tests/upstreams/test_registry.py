@@ -30,9 +30,9 @@ from tests.upstreams.fakes import (
 from txociproxy.interfaces import ANONYMOUS, Credentials, IUpstream
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.breakers import FAILURES, OPEN_S
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.breakers import FAILURES, OPEN_S
+from txociproxy.upstreams.entries.entry import Entry
 
 BLOB_URL = f"{URL}/v2/team/app/blobs/sha256:{'a' * 64}"
 TAG_URL = f"{URL}/v2/team/app/manifests/latest"

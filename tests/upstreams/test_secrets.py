@@ -19,8 +19,8 @@ from twisted.web.http_headers import Headers
 from tests.upstreams.fakes import NAMESPACE, REALM, URL, Answer, FakeLogins, FakeNet, answer, pull_of, wire_on
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.accounts import Login, Password
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.logins.accounts import Login, Password
 from txociproxy.upstreams.tokens import Tokens
 from txociproxy.upstreams.upstream import Upstream
 

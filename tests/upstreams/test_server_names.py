@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy.upstreams.server_names import HUB_KEY, rank, server_name
+from txociproxy.upstreams.logins.server_names import HUB_KEY, rank, server_name
 
 HOST = "https://registry.example.com"
 PORT = "https://registry.example.com:5000"

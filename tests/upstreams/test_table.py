@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.table import Entry, UpstreamTable, shipped_entries
+from txociproxy.upstreams.entries.table import Entry, UpstreamTable, shipped_entries
 
 
 def shipped_with(*entries: Entry) -> UpstreamTable:

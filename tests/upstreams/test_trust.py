@@ -14,11 +14,11 @@ from tests.upstreams.fakes import pull_of
 from tests.upstreams.sockets import Handler, Seen, Sockets, WebServer, reply, settled
 from txociproxy.interfaces import ANONYMOUS
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.entry import Entry, Tls
+from txociproxy.upstreams.connecting.tls_files import TlsFiles
+from txociproxy.upstreams.connecting.trust import check_tls
+from txociproxy.upstreams.entries.entry import Entry, Tls
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
-from txociproxy.upstreams.tls_files import TlsFiles
-from txociproxy.upstreams.trust import check_tls
 
 NAMES = {"reg.corp": [["1.1.1.1"]], "cdn.corp": [["1.1.1.2"]], "auth.corp": [["1.1.1.3"]], "9.9.9.9": [["9.9.9.9"]]}
 

@@ -16,13 +16,13 @@ from tests.upstreams.fakes import pull_of
 from tests.upstreams.sockets import Pipe, Sockets, WebServer, quiet, reply, settled
 from txociproxy.interfaces import ANONYMOUS
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.agents import READ_BYTES
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.proxies import OutboundProxies
+from txociproxy.upstreams.connecting.agents import READ_BYTES
+from txociproxy.upstreams.connecting.proxies import OutboundProxies
+from txociproxy.upstreams.connecting.tunnels import MAX_HEAD_BYTES
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
-from txociproxy.upstreams.tunnels import MAX_HEAD_BYTES
 
 FOUND = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n"
 

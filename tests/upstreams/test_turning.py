@@ -15,11 +15,11 @@ from tests.upstreams.certificates import Authority, Issued
 from tests.upstreams.fakes import FakeLogins, pull_of
 from tests.upstreams.sockets import Sockets, WebServer, reply, settled
 from txociproxy.interfaces import ANONYMOUS
-from txociproxy.upstreams.accounts import Account, PasswordFile
 from txociproxy.upstreams.collect import collect
-from txociproxy.upstreams.entry import Entry, Tls
+from txociproxy.upstreams.entries.entry import Entry, Tls
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.logins.accounts import Account, PasswordFile
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.upstream import Upstream
 
 ONE = Entry("one.example", ("http://one.example",))

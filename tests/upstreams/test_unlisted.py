@@ -15,11 +15,11 @@ from tests.upstreams.fakes import Answer, FakeNet, answer, pull_of
 from txociproxy.interfaces import ANONYMOUS
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.agents import Line
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.agents import Line
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable, shipped_entries
+from txociproxy.upstreams.entries.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable, shipped_entries
-from txociproxy.upstreams.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED
 from txociproxy.upstreams.upstream import Upstream
 
 

@@ -12,9 +12,9 @@ from tests.upstreams.fakes import pull_of
 from tests.upstreams.sockets import Handler, Seen, Sockets, WebServer, reply, settled
 from txociproxy.interfaces import ANONYMOUS, Credentials
 from txociproxy.oci.errors import OCIError
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable, shipped_entries
 from txociproxy.upstreams.registry import Upstreams
-from txociproxy.upstreams.table import LiveTable, UpstreamTable, shipped_entries
 
 GLOBAL = "93.184.215.14"
 # One of each kind that must not be reached through a hop; the comment says which.

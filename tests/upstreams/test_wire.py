@@ -16,9 +16,9 @@ from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import Answer, FakeNet, FakeResponse, answer, wire_on
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.breakers import OPEN_S
 from txociproxy.upstreams.collect import collect, discard
-from txociproxy.upstreams.wire import Budget, Outgoing
+from txociproxy.upstreams.connecting.breakers import OPEN_S
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing
 
 BLOB = Outgoing("GET", "http://reg/v2/a/blobs/x?sig=secret", bulk=True)
 SHORT = Outgoing("HEAD", "http://reg/v2/a/manifests/x")

@@ -25,7 +25,7 @@ from txociproxy.bodies.lending import MemoryBody
 from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import Ask, Credentials, Exchanged, Redirect, Relay, Serve
 from txociproxy.oci.names import Descriptor, Digest, Repository
-from txociproxy.upstreams.table import Entry, LiveTable, UpstreamTable, shipped_entries
+from txociproxy.upstreams.entries.table import Entry, LiveTable, UpstreamTable, shipped_entries
 from txociproxy.web.channel import Channel
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.doubles import Registry
 from txociproxy.envelopes import PREFIX
 from txociproxy.interfaces import ANONYMOUS, Credentials, Relay
-from txociproxy.upstreams.table import Entry
+from txociproxy.upstreams.entries.table import Entry
 from txociproxy.web.authorization import forwards
 
 TAG = "/v2/library/alpine/manifests/3.20"

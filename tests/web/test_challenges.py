@@ -13,7 +13,7 @@ from tests.web.doubles import Answer, Registry, serve
 from txociproxy.interfaces import Redirect, Relay
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Descriptor, Digest
-from txociproxy.upstreams.table import Entry
+from txociproxy.upstreams.entries.table import Entry
 from txociproxy.web.replies import BadToken, error_reply
 
 DATA = b"content"

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.doubles import Answer, Registry
 from txociproxy.interfaces import ANONYMOUS, Credentials, Relay
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.table import Entry, UpstreamTable
+from txociproxy.upstreams.entries.table import Entry, UpstreamTable
 
 HUB = Entry("docker.io", ("https://registry-1.docker.io",))
 CLOSED = Entry("docker.io", ("https://registry-1.docker.io",), client_credentials="ignore")

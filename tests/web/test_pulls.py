@@ -14,7 +14,7 @@ from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.errors import OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.names import Descriptor, Digest, Tag
 from txociproxy.oci.ranges import ByteRange, RangeSpec
-from txociproxy.upstreams.table import Entry
+from txociproxy.upstreams.entries.table import Entry
 from txociproxy.web.site import Census, DoorLimits, DoorSite
 
 DATA = bytes(range(256)) * 4

@@ -16,7 +16,7 @@ from tests.web.doubles import Answer, Line, Registry
 from txociproxy.interfaces import Relay
 from txociproxy.logs import LogfmtObserver
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.table import Entry
+from txociproxy.upstreams.entries.table import Entry
 from txociproxy.web.resources import Undisclosed
 from txociproxy.web.site import Census, DoorLimits, DoorSite
 

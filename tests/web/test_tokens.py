@@ -17,7 +17,7 @@ from tests.web.doubles import Answer, Line, Registry
 from txociproxy.envelopes import MAX_ENVELOPE_BYTES, Envelope
 from txociproxy.interfaces import Exchanged, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.table import Entry, UpstreamTable
+from txociproxy.upstreams.entries.table import Entry, UpstreamTable
 
 ASK = "/v2/_token?scope=repository:library/alpine:pull"
 HUB_ASK = "/v2/_token/docker.io?scope=repository:alpine:pull"

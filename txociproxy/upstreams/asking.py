@@ -14,12 +14,12 @@ from txociproxy.answers import field_of
 from txociproxy.oci.challenges import parse_challenges
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import BodyTooLong, collect, discard
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
 from txociproxy.upstreams.pauses import slow_down
 from txociproxy.upstreams.redirects import follow
 from txociproxy.upstreams.tokens import Token, TokenRefused, Wanted
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 # RULES C7.
 MAX_ANSWER_BYTES = 64 * 1024

@@ -9,16 +9,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txociproxy.oci.challenges import Scope
-from txociproxy.upstreams.accounts import Login, LoginSource
 from txociproxy.upstreams.asking import ask_token, wanted_by
 from txociproxy.upstreams.collect import kept
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.logins.accounts import Login, LoginSource
 from txociproxy.upstreams.origins import Origin
 from txociproxy.upstreams.pauses import Pauses, paused
 from txociproxy.upstreams.realms import Realms, remedy
 from txociproxy.upstreams.redirects import Followed, follow
 from txociproxy.upstreams.tokens import Place, Token, TokenKey, TokenRefused, Tokens, Wanted
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 # The page of a 401 is kept, to be given to the client if no token can be had.
 _MAX_REFUSAL_BYTES = 64 * 1024

@@ -14,13 +14,13 @@ from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Repository
 from txociproxy.upstreams.asking import ask_token, wanted_by
 from txociproxy.upstreams.collect import KeptResponse, collect, kept
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
 from txociproxy.upstreams.pauses import slow_down
 from txociproxy.upstreams.realms import Realms, remedy
 from txociproxy.upstreams.redirects import follow
 from txociproxy.upstreams.tokens import Place, TokenRefused, Tokens, Wanted
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 KEEP_S = 60.0
 _MAX_PAGE_BYTES = 64 * 1024

@@ -10,8 +10,8 @@ from twisted.web.iweb import IResponse
 
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import KeptResponse, discard, kept
+from txociproxy.upstreams.connecting.wire import Outgoing
 from txociproxy.upstreams.redirects import Followed
-from txociproxy.upstreams.wire import Outgoing
 
 _FIRST_BYTE = ("Range", "bytes=0-0")
 # Not implemented here; and from elsewhere also: the address was signed for GET.

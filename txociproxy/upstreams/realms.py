@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from attrs import define, field
 from publicsuffixlist import PublicSuffixList
 
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
 
 _MAX_ADDRESS = 200

@@ -11,8 +11,8 @@ from twisted.web.iweb import IResponse
 
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import discard, kept
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 MAX_HOPS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -12,19 +12,19 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import Account, LoginSource
-from txociproxy.upstreams.agents import Line, open_line
-from txociproxy.upstreams.connections import UpstreamPool
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.logins import source_of
-from txociproxy.upstreams.proxies import OutboundProxies
-from txociproxy.upstreams.table import LiveTable, UpstreamTable
-from txociproxy.upstreams.tls_files import TlsFiles
+from txociproxy.upstreams.connecting.agents import Line, open_line
+from txociproxy.upstreams.connecting.connections import UpstreamPool
+from txociproxy.upstreams.connecting.proxies import OutboundProxies
+from txociproxy.upstreams.connecting.tls_files import TlsFiles
+from txociproxy.upstreams.connecting.trust import SystemTrust, trust_of
+from txociproxy.upstreams.connecting.wire import Slots, Wire
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
+from txociproxy.upstreams.entries.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED, MAX_UNLISTED_TOKENS
+from txociproxy.upstreams.logins.accounts import Account, LoginSource
+from txociproxy.upstreams.logins.sources import source_of
 from txociproxy.upstreams.tokens import Tokens
-from txociproxy.upstreams.trust import SystemTrust, trust_of
-from txociproxy.upstreams.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED, MAX_UNLISTED_TOKENS
 from txociproxy.upstreams.upstream import Upstream
-from txociproxy.upstreams.wire import Slots, Wire
 
 Connect = Callable[[Entry], Line]
 SourceOf = Callable[[Account, str, Any, IWorkers], LoginSource]

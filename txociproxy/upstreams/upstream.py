@@ -11,10 +11,11 @@ from txociproxy.interfaces import ANONYMOUS, Credentials, Exchanged, IUpstream, 
 from txociproxy.oci.accept import accept_field
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.accounts import LoginSource
 from txociproxy.upstreams.challenged import Challenged
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.wire import Outgoing, Wire
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.exchanging import Exchanging
+from txociproxy.upstreams.logins.accounts import LoginSource
 from txociproxy.upstreams.pauses import Pauses
 from txociproxy.upstreams.probing import probe
 from txociproxy.upstreams.quota import Quota
@@ -22,7 +23,6 @@ from txociproxy.upstreams.realms import Realms
 from txociproxy.upstreams.redirects import Followed
 from txociproxy.upstreams.tokens import Tokens
 from txociproxy.upstreams.urls import Converse, Send, Urls, once
-from txociproxy.upstreams.wire import Outgoing, Wire
 
 
 @implementer(IUpstream)

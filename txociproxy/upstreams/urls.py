@@ -13,15 +13,15 @@ from twisted.web.iweb import IResponse
 from txociproxy.interfaces import Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository
-from txociproxy.upstreams.accounts import LoginUnavailable
 from txociproxy.upstreams.challenged import Challenged
 from txociproxy.upstreams.collect import discard
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.logins.accounts import LoginUnavailable
 from txociproxy.upstreams.pauses import Pauses, paused
 from txociproxy.upstreams.quota import Quota
 from txociproxy.upstreams.redirects import Followed, follow
 from txociproxy.upstreams.tokens import Place
-from txociproxy.upstreams.wire import Budget, Outgoing, Wire
 
 # Asks one URL, redirects followed.
 Send = Callable[[Outgoing], Awaitable[Followed]]

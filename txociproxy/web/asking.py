@@ -13,7 +13,7 @@ from txociproxy.oci.headers import etag_matches, if_range_holds
 from txociproxy.oci.names import Digest
 from txociproxy.oci.ranges import RangeSpec, parse_range
 from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList, Target, TokenAsk
-from txociproxy.upstreams.table import Route
+from txociproxy.upstreams.entries.table import Route
 from txociproxy.web.replies import Circumstances
 from txociproxy.web.settings import WebSettings
 

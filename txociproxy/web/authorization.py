@@ -10,7 +10,7 @@ from twisted.web.server import Request
 
 from txociproxy.envelopes import PREFIX, Envelope, Envelopes, is_envelope
 from txociproxy.interfaces import ANONYMOUS, Credentials
-from txociproxy.upstreams.table import Entry, Route
+from txociproxy.upstreams.entries.table import Entry, Route
 from txociproxy.web.asking import field_lines
 from txociproxy.web.heads import malformed
 from txociproxy.web.replies import BadToken

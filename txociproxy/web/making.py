@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txociproxy.envelopes import Envelopes
-from txociproxy.upstreams.table import LiveTable
+from txociproxy.upstreams.entries.table import LiveTable
 from txociproxy.web.authorization import Reception
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls

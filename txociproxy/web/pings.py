@@ -10,7 +10,7 @@ from twisted.web.server import Request
 from txociproxy.interfaces import ANONYMOUS, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.requests import Ping
-from txociproxy.upstreams.table import Entry, LiveTable
+from txociproxy.upstreams.entries.table import Entry, LiveTable
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import about_ping, host_of, listener_of
 from txociproxy.web.authorization import Reception, Shown, expired, forwards

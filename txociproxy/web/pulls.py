@@ -12,7 +12,7 @@ from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.oci.names import Digest, Reference
 from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList
-from txociproxy.upstreams.table import LiveTable, Route
+from txociproxy.upstreams.entries.table import LiveTable, Route
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import (
     about_repository,

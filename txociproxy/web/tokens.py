@@ -15,7 +15,7 @@ from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import Exchanged, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.requests import TokenAsk
-from txociproxy.upstreams.table import LiveTable
+from txociproxy.upstreams.entries.table import LiveTable
 from txociproxy.web.access import Visit
 from txociproxy.web.failures import Failures
 from txociproxy.web.replies import NOT_KEPT

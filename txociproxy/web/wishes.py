@@ -18,7 +18,7 @@ from txociproxy.oci.challenges import Scope, parse_scopes
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository
 from txociproxy.oci.requests import TokenAsk
-from txociproxy.upstreams.table import UpstreamTable
+from txociproxy.upstreams.entries.table import UpstreamTable
 from txociproxy.web.asking import host_of, listener_of
 from txociproxy.web.authorization import authorization_of, decoded, forwards, hides_envelope, parted
 from txociproxy.web.heads import malformed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from txociproxy.upstreams.accounts import Login, LoginUnavailable, PasswordFile
+from txociproxy.upstreams.logins.accounts import Login, LoginUnavailable, PasswordFile
 
 MAX_PASSWORD_BYTES = 64 * 1024
 

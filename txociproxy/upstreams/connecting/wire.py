@@ -11,10 +11,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.breakers import Attempt, Breakers
 from txociproxy.upstreams.collect import discard
-from txociproxy.upstreams.failures import explained
-from txociproxy.upstreams.leases import LeasedResponse
+from txociproxy.upstreams.connecting.breakers import Attempt, Breakers
+from txociproxy.upstreams.connecting.failures import explained
+from txociproxy.upstreams.connecting.leases import LeasedResponse
 from txociproxy.upstreams.origins import Origin
 
 

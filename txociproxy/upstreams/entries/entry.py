@@ -10,7 +10,7 @@ from attrs import field, frozen
 from txociproxy import __version__
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, canonical_namespace
-from txociproxy.upstreams.accounts import Account
+from txociproxy.upstreams.logins.accounts import Account
 from txociproxy.upstreams.origins import Origin, base_url
 
 ClientCredentials = Literal["forward", "ignore"]

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
 
+from txociproxy.upstreams.connecting.reach import is_local_name, literal_reach
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.reach import is_local_name, literal_reach
 
 _DEFAULT_PORT = 3128
 _VISIBLE = re.compile(r"[!-~]+")

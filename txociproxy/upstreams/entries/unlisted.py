@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.reach import ends_in_a_number, is_local_name
-from txociproxy.upstreams.reading import SHIPPED_URLS
+from txociproxy.upstreams.connecting.reach import ends_in_a_number, is_local_name
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.reading import SHIPPED_URLS
 
 # RULES F1: 16 connections together, and RULES A5.
 MAX_BODIES = 12

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from txociproxy.upstreams.accounts import DockerConfig, Ecr, Helper, LoginUnavailable, PasswordFile
-from txociproxy.upstreams.docker_config import MAX_CONFIG_BYTES
-from txociproxy.upstreams.ecr import check_ecr, region_of
-from txociproxy.upstreams.entry import Entry, Tls
-from txociproxy.upstreams.helpers import DEFAULT_PATH, PREFIX, find_program
-from txociproxy.upstreams.reading import EntryError
-from txociproxy.upstreams.secret_files import read_password_file, read_secret
-from txociproxy.upstreams.trust import check_tls
+from txociproxy.upstreams.connecting.trust import check_tls
+from txociproxy.upstreams.entries.entry import Entry, Tls
+from txociproxy.upstreams.entries.reading import EntryError
+from txociproxy.upstreams.logins.accounts import DockerConfig, Ecr, Helper, LoginUnavailable, PasswordFile
+from txociproxy.upstreams.logins.docker_config import MAX_CONFIG_BYTES
+from txociproxy.upstreams.logins.ecr import check_ecr, region_of
+from txociproxy.upstreams.logins.helpers import DEFAULT_PATH, PREFIX, find_program
+from txociproxy.upstreams.logins.secret_files import read_password_file, read_secret
 
 
 def check_entry(entry: Entry, check_sdk: Callable[[], None] = check_ecr) -> None:

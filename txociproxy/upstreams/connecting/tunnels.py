@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.failures import words
+from txociproxy.upstreams.connecting.failures import words
+from txociproxy.upstreams.connecting.proxies import Proxy
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.proxies import Proxy
 
 MAX_HEAD_BYTES = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")

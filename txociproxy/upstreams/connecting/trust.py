@@ -21,9 +21,9 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from txociproxy.upstreams.entry import Entry, Tls
+from txociproxy.upstreams.connecting.tls_files import TlsFiles
+from txociproxy.upstreams.entries.entry import Entry, Tls
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.tls_files import TlsFiles
 
 # Contexts are made once per host: a connection that must make its own (measured) waits 3 ms for it, on the reactor.
 MAX_TLS_HOSTS = 256

@@ -10,9 +10,9 @@ from typing import Any
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
-from txociproxy.upstreams.accounts import Account, DockerConfig, Ecr, Helper, Password, PasswordFile
-from txociproxy.upstreams.read_keys import Reader, WrongValue, read_keys
-from txociproxy.upstreams.read_values import path, seconds, text, texts
+from txociproxy.upstreams.entries.read_keys import Reader, WrongValue, read_keys
+from txociproxy.upstreams.entries.read_values import path, seconds, text, texts
+from txociproxy.upstreams.logins.accounts import Account, DockerConfig, Ecr, Helper, Password, PasswordFile
 
 EXAMPLE = "{username: NAME, password_file: PATH}"
 # What every program needs to find others and its files; the rest of our environment is none of a helper's business.

@@ -9,14 +9,14 @@ from typing import Any
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
-from txociproxy.upstreams import read_values as v
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.entries import read_values as v
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.read_account import EXAMPLE as LOGIN_EXAMPLE
+from txociproxy.upstreams.entries.read_account import read_account
+from txociproxy.upstreams.entries.read_keys import Reader, WrongValue, read_keys, shown, without_userinfo
+from txociproxy.upstreams.entries.read_tags import read_manifest_invalidation, read_tag_rules
+from txociproxy.upstreams.entries.read_tls import read_tls
 from txociproxy.upstreams.origins import Origin, base_url
-from txociproxy.upstreams.read_account import EXAMPLE as LOGIN_EXAMPLE
-from txociproxy.upstreams.read_account import read_account
-from txociproxy.upstreams.read_keys import Reader, WrongValue, read_keys, shown, without_userinfo
-from txociproxy.upstreams.read_tags import read_manifest_invalidation, read_tag_rules
-from txociproxy.upstreams.read_tls import read_tls
 
 __all__ = ["KEYS", "SHIPPED_URLS", "EntryError", "entry_from_mapping", "entry_from_url", "without_userinfo"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from txociproxy.upstreams.entry import TagRule
-from txociproxy.upstreams.read_keys import Reader, WrongValue, read_keys
-from txociproxy.upstreams.read_values import flag, one_of, patience, seconds, text
+from txociproxy.upstreams.entries.entry import TagRule
+from txociproxy.upstreams.entries.read_keys import Reader, WrongValue, read_keys
+from txociproxy.upstreams.entries.read_values import flag, one_of, patience, seconds, text
 
 MAX_RULES = 256
 

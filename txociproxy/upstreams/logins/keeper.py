@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import Login, LoginUnavailable
+from txociproxy.upstreams.logins.accounts import Login, LoginUnavailable
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ async def in_thread(workers: IWorkers, function: Callable[..., T], *args: Any) -
 
 @define(eq=False)
 class Keeper:
-    """A :class:`~txociproxy.upstreams.accounts.LoginSource` that keeps what its reader finds.
+    """A :class:`~txociproxy.upstreams.logins.accounts.LoginSource` that keeps what its reader finds.
 
     :ivar _until_s: until when the login is good, or the failure is repeated, by the clock.
     """

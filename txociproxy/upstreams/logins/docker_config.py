@@ -11,10 +11,10 @@ from typing import Any
 from attrs import define, field
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import DockerConfig, Helper, Login, LoginSource, LoginUnavailable
-from txociproxy.upstreams.keeper import Reader, Reading, in_thread
-from txociproxy.upstreams.secret_files import read_secret
-from txociproxy.upstreams.server_names import rank, server_name
+from txociproxy.upstreams.logins.accounts import DockerConfig, Helper, Login, LoginSource, LoginUnavailable
+from txociproxy.upstreams.logins.keeper import Reader, Reading, in_thread
+from txociproxy.upstreams.logins.secret_files import read_secret
+from txociproxy.upstreams.logins.server_names import rank, server_name
 
 MAX_CONFIG_BYTES = 1024 * 1024
 CONFIG_KEPT_S = 60.0

@@ -15,8 +15,8 @@ from typing import Any
 from attrs import define
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import Ecr, Login, LoginUnavailable
-from txociproxy.upstreams.keeper import Reader, Reading, in_thread
+from txociproxy.upstreams.logins.accounts import Ecr, Login, LoginUnavailable
+from txociproxy.upstreams.logins.keeper import Reader, Reading, in_thread
 from txociproxy.upstreams.origins import Origin
 
 # A token lives for twelve hours; it is renewed this long before its end, so that no pull begins with its last minute.

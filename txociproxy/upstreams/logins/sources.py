@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import (
+from txociproxy.upstreams.logins.accounts import (
     Account,
     DockerConfig,
     Ecr,
@@ -18,11 +18,11 @@ from txociproxy.upstreams.accounts import (
     Password,
     PasswordFile,
 )
-from txociproxy.upstreams.docker_config import DockerConfigReader
-from txociproxy.upstreams.ecr import EcrReader
-from txociproxy.upstreams.helpers import HelperReader
-from txociproxy.upstreams.keeper import Keeper, Reader, Reading, in_thread
-from txociproxy.upstreams.secret_files import read_password_file
+from txociproxy.upstreams.logins.docker_config import DockerConfigReader
+from txociproxy.upstreams.logins.ecr import EcrReader
+from txociproxy.upstreams.logins.helpers import HelperReader
+from txociproxy.upstreams.logins.keeper import Keeper, Reader, Reading, in_thread
+from txociproxy.upstreams.logins.secret_files import read_password_file
 
 PASSWORD_FILE_KEPT_S = 60.0
 

@@ -21,12 +21,12 @@ from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from txociproxy.upstreams.connections import UpstreamPool
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.guard import Guard, GuardedReactor
+from txociproxy.upstreams.connecting.connections import UpstreamPool
+from txociproxy.upstreams.connecting.guard import Guard, GuardedReactor
+from txociproxy.upstreams.connecting.proxies import OutboundProxies, Proxy
+from txociproxy.upstreams.connecting.tunnels import Tunnel
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.proxies import OutboundProxies, Proxy
-from txociproxy.upstreams.tunnels import Tunnel
 
 # Twisted reads 64 KiB at a time unless told; each chunk of a body passes through Python several times.
 READ_BYTES = 2**18

@@ -19,9 +19,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from txociproxy.interfaces import IWorkers
-from txociproxy.upstreams.accounts import Helper, Login, LoginUnavailable
-from txociproxy.upstreams.keeper import Reader, Reading, in_thread
-from txociproxy.upstreams.server_names import server_name
+from txociproxy.upstreams.logins.accounts import Helper, Login, LoginUnavailable
+from txociproxy.upstreams.logins.keeper import Reader, Reading, in_thread
+from txociproxy.upstreams.logins.server_names import server_name
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PREFIX = "docker-credential-"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from txociproxy.upstreams.entry import Tls
-from txociproxy.upstreams.read_keys import Reader, WrongValue, read_keys
-from txociproxy.upstreams.read_values import flag, path
+from txociproxy.upstreams.entries.entry import Tls
+from txociproxy.upstreams.entries.read_keys import Reader, WrongValue, read_keys
+from txociproxy.upstreams.entries.read_values import flag, path
 
 _READERS: Mapping[str, Reader] = MappingProxyType(
     {"ca": path, "cert": path, "key": path, "verify": flag, "insecure_skip_verify": flag}

@@ -9,9 +9,9 @@ from attrs import define, field, frozen
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository, canonical_namespace, looks_like_host
-from txociproxy.upstreams.entry import Entry
-from txociproxy.upstreams.reading import SHIPPED_URLS, entry_from_mapping, entry_from_url
-from txociproxy.upstreams.unlisted import denied, plain_name, public_name, unlisted_entry
+from txociproxy.upstreams.entries.entry import Entry
+from txociproxy.upstreams.entries.reading import SHIPPED_URLS, entry_from_mapping, entry_from_url
+from txociproxy.upstreams.entries.unlisted import denied, plain_name, public_name, unlisted_entry
 
 __all__ = ["Entry", "Route", "UpstreamTable", "entry_from_mapping", "entry_from_url", "shipped_entries"]
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet.ssl import CertificateOptions
 
-from txociproxy.upstreams.entry import Tls
+from txociproxy.upstreams.entries.entry import Tls
 
 MAX_FILE_BYTES = 1024 * 1024
 

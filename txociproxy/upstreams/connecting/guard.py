@@ -26,9 +26,9 @@ from twisted.internet.protocol import ClientFactory
 from zope.interface import implementer
 
 from txociproxy.oci.errors import OCIError
-from txociproxy.upstreams.entry import Entry
+from txociproxy.upstreams.connecting.reach import Reach, forbidden_reason, is_local_name, literal_reach, reach_of
+from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin
-from txociproxy.upstreams.reach import Reach, forbidden_reason, is_local_name, literal_reach, reach_of
 
 
 @define(eq=False)
