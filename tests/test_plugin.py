@@ -90,6 +90,35 @@ class PluginTests(SynchronousTestCase):
         self.assertNotIn("Traceback", output)
         self.assertIn("--fs-root: '/dev/null/cache': cannot write", output.splitlines()[-1])
 
+    def test_the_command_checks_a_file(self) -> None:
+        """``ociproxy config check`` is installed; it ends with 0 or 1 and says why in one line."""
+        command = str(Path(sys.executable).with_name("ociproxy"))
+        for text, status, said in (
+            ("mode: transparent\n", 0, ": ok: "),
+            ("tag_fresh_s: never\n", 1, ":1: tag_fresh_s"),
+        ):
+            (Path(self.elsewhere) / "file.yaml").write_text(text)
+            checked = run(command, "config", "check", "file.yaml", cwd=self.elsewhere)
+            self.assertEqual(checked.returncode, status, checked.stderr)
+            self.assertIn(f"file.yaml{said}", checked.stdout + checked.stderr)
+
+    def test_a_signal_reloads_the_table(self) -> None:
+        """SIGHUP reads the file again; a bad one leaves what was there, and the process."""
+        file = Path(self.elsewhere) / "live.yaml"
+        file.write_text("upstreams: [{namespace: one.example}]\n")
+        words = ["--mode=transparent", "--listen=127.0.0.1:0", f"--fs-root={self.mktemp()}", f"--config={file.name}"]
+        process = self.start(*words)
+        lines = iter(process.stdout or ())
+        self.assertTrue(any(" msg=listening " in line for line in lines))
+        file.write_text("upstreams: [{namespace: one.example}, {namespace: two.example}]\n")
+        process.send_signal(signal.SIGHUP)
+        self.assertTrue(any("added=two.example" in line for line in lines))
+        file.write_text("upstreams: [{namespace: one.example, urls: 7}]\n")
+        process.send_signal(signal.SIGHUP)
+        self.assertTrue(any("live.yaml:1: upstreams[one.example].urls" in line for line in lines))
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), 0)
+
     def test_it_listens_and_ends_well_at_sigterm(self) -> None:
         """The first line introduces us; SIGTERM is a good end."""
         words = ["--mode=transparent", "--listen=127.0.0.1:0", f"--fs-root={self.mktemp()}"]

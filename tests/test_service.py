@@ -219,7 +219,8 @@ class ServiceTests(SynchronousTestCase):
 
     def test_a_storage_that_cannot_be_written_is_one_line(self) -> None:
         """It names the directory."""
-        self.stage.refusal = StorageUnavailable("cannot write to /srv/x: Read-only file system; name a directory we can write")
+        why = "cannot write to /srv/x: Read-only file system; name a directory we can write"
+        self.stage.refusal = StorageUnavailable(why)
         service = self.service()
         service.privilegedStartService()
         error = str(self.assertRaises(SystemExit, service.startService))
