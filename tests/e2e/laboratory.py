@@ -11,6 +11,7 @@ from tests.e2e.images import Image, make_image, push
 from tests.e2e.processes import E2EError, Workshop
 from tests.e2e.proxy import Proxy, start_proxy
 from tests.e2e.registry import Registry, Request, start_registry
+from tests.e2e.tokens import start_tokens
 
 TAG = "1.0"
 LIBRARY = Reference("docker.io", "library/sample", TAG)
@@ -46,7 +47,7 @@ class LaboratoryTestCase(SynchronousTestCase):
         push(image, registry.port, "library/schema2", docker_schema2=True)
         if self.wants_tokens:
             registry.stop()
-            registry = start_registry(self.shop, registry.storage, REPOSITORIES)
+            registry = start_registry(self.shop, registry.storage, start_tokens(self.shop, REPOSITORIES))
         registry.news()
         return registry
 
@@ -55,7 +56,7 @@ class LaboratoryTestCase(SynchronousTestCase):
         try:
             return client(self.shop, self.proxy.port, reference)
         except E2EError as error:
-            raise E2EError(f"{error}\n--- proxy\n{self.proxy.process.log()[-6000:]}") from None
+            raise type(error)(f"{error}\n--- proxy\n{self.proxy.process.log()[-6000:]}") from None
 
     def assert_whole(self, held: frozenset[str], when: str) -> None:
         """The client holds the image: index, config and all layers, packed or unpacked."""

@@ -22,6 +22,10 @@ class E2EError(AssertionError):
     """A process of the laboratory did not do what it was started for."""
 
 
+class CommandFailed(E2EError):
+    """A command ended by itself with an exit code that is not 0; the text has what it printed."""
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
@@ -73,7 +77,7 @@ def run(argv: Sequence[object], within_s: float, env: Mapping[str, str] | None =
         out, err = child.communicate()
         raise E2EError(f"not within {within_s} s: {' '.join(words)}\n{_tail(out)}\n{_tail(err)}") from None
     if child.returncode != 0:
-        raise E2EError(f"exit {child.returncode}: {' '.join(words)}\n{_tail(out)}\n{_tail(err)}")
+        raise CommandFailed(f"exit {child.returncode}: {' '.join(words)}\n{_tail(out)}\n{_tail(err)}")
     return out.decode("utf-8", "replace")
 
 

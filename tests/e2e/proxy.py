@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ class Proxy:
     port: int
     fs_root: Path
     process: Process
+    config: Path
     _seen_lines: int = field(default=0)
 
     @property
@@ -34,11 +37,17 @@ class Proxy:
         """Return the logfmt lines printed so far as fields."""
         return [_fields(line) for line in self.process.log().splitlines()]
 
-    def outcomes(self) -> list[str]:
-        """Return the outcome of every pull that was logged since the last call."""
+    def pulls(self) -> list[dict[str, str]]:
+        """Return the line of every pull that is over and was not returned by an earlier call."""
+        # A line is written behind its client's back; a later request is answered after that.
+        self.ask("GET", "/healthz")
         lines = self.lines()
         news, self._seen_lines = lines[self._seen_lines :], len(lines)
-        return [line["outcome"] for line in news if "outcome" in line]
+        return [line for line in news if "outcome" in line]
+
+    def outcomes(self) -> list[str]:
+        """Return the outcome of every pull that :meth:`pulls` returns."""
+        return [line["outcome"] for line in self.pulls()]
 
     def complaints(self) -> list[str]:
         """Return the messages of all lines that say that something of its own went wrong."""
@@ -56,21 +65,32 @@ class Proxy:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def ask(
-        self, method: str, target: str, headers: Mapping[str, str] | None = None
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: str | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one plain request and return status, header fields by lower-case name, and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, target, headers=dict(headers or {}))
-            response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
-            return response.status, fields, response.read()
-        finally:
-            connection.close()
+        return ask(self.port, method, target, headers, body)
+
+    def reload(self) -> None:
+        """Let it read its file again."""
+        os.kill(self.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         """End the proxy and wait for it."""
         self.process.stop()
+
+
+def ask(
+    port: int, method: str, target: str, headers: Mapping[str, str] | None = None, body: str | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Send one plain request to a server on loopback; return status, header fields by lower-case name, and the body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, target, body, dict(headers or {}))
+        response = connection.getresponse()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, fields, response.read()
+    finally:
+        connection.close()
 
 
 def _fields(line: str) -> dict[str, str]:
@@ -90,7 +110,12 @@ def write_config(file: Path, port: int, fs_root: Path, upstream_url: str, **more
 
 
 def start_proxy(
-    shop: Workshop, upstream_url: str, port: int | None = None, fs_root: Path | None = None, **more: object
+    shop: Workshop,
+    upstream_url: str,
+    port: int | None = None,
+    fs_root: Path | None = None,
+    mode: str = "transparent",
+    **more: object,
 ) -> Proxy:
     """Start a proxy in front of the upstream.
 
@@ -102,7 +127,7 @@ def start_proxy(
     file = shop.directory("proxy-config") / "ociproxy.yaml"
     write_config(file, port, fs_root, upstream_url, **more)
     twistd = Path(sys.executable).with_name("twistd")
-    words = [sys.executable, twistd, "-n", "--pidfile=", "ociproxy", "--mode", "transparent", "--config", file]
+    words = [sys.executable, twistd, "-n", "--pidfile=", "ociproxy", "--mode", mode, "--config", file]
     process = shop.start("proxy", words)
     process.wait_for(lambda: accepts(port), 30, "listens")
-    return Proxy(port, fs_root, process)
+    return Proxy(port, fs_root, process, file)

@@ -1,19 +1,22 @@
-"""The upstream: Debian's docker-registry on loopback, anonymous or behind a token server."""
+"""The upstream: Debian's docker-registry on loopback, anonymous, behind a token server, or with a password file."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import bcrypt
 import yaml
 from attrs import define, field, frozen
 
-from tests.e2e import token_server
 from tests.e2e.processes import Process, Workshop, accepts, free_port
+from tests.e2e.tokens import TokenServer
+from tests.e2e.users import User
 
 _ACCESS_LINE = re.compile(r'"(?P<method>[A-Z]+) (?P<target>\S+) HTTP/1\.[01]" (?P<status>\d{3}) ')
+# As cheap as bcrypt goes: a registry checks it at every request.
+_ROUNDS = 4
 
 
 @frozen
@@ -37,22 +40,30 @@ class Request:
 
 @define(eq=False)
 class Registry:
-    """A running docker-registry."""
+    """A docker-registry that runs, or did."""
 
     port: int
     storage: Path
-    process: Process
-    tokens: Process | None = None
-    _seen: int = field(default=0)
+    tokens: TokenServer | None
+    _shop: Workshop
+    _config: Path
+    _runs: list[Process] = field(factory=list, init=False)
+    _seen: int = field(default=0, init=False)
 
     @property
     def url(self) -> str:
         """Where it is."""
         return f"http://127.0.0.1:{self.port}"
 
+    def start(self) -> None:
+        """Start it, or start it again on its port and storage; whom it trusts is read now."""
+        process = self._shop.start("registry", ["docker-registry", "serve", self._config])
+        self._runs.append(process)
+        process.wait_for(lambda: accepts(self.port), 15, "listens")
+
     def requests(self) -> tuple[Request, ...]:
         """Return every request it has answered."""
-        found = _ACCESS_LINE.finditer(self.process.log())
+        found = _ACCESS_LINE.finditer("".join(process.log() for process in self._runs))
         return tuple(Request(line["method"], line["target"], int(line["status"])) for line in found)
 
     def news(self) -> tuple[Request, ...]:
@@ -61,54 +72,52 @@ class Registry:
         news, self._seen = everything[self._seen :], len(everything)
         return news
 
-    def token_asks(self) -> list[dict[str, list[str]]]:
-        """Return what the token server was asked, and what it granted."""
-        lines = self.tokens.log().splitlines() if self.tokens else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
     def stop(self) -> None:
-        """Take the registry and its token server away: connections are refused from now on."""
-        self.process.stop()
+        """Take the registry away: connections are refused from now on."""
+        self._runs[-1].stop()
+
+    def stop_all(self) -> None:
+        """Take its token server away too."""
+        self.stop()
         if self.tokens is not None:
             self.tokens.stop()
 
+    def restart(self) -> None:
+        """Let it read again whom it trusts."""
+        self.stop()
+        self.start()
 
-def start_registry(shop: Workshop, storage: Path | None = None, repositories: tuple[str, ...] = ()) -> Registry:
+
+def start_registry(
+    shop: Workshop, storage: Path | None = None, tokens: TokenServer | None = None, users: Sequence[User] = ()
+) -> Registry:
     """Start a registry on a storage of its own or a given one.
 
-    :param repositories: when there are any, Bearer tokens are wanted, and these are the ones that can be had.
+    :param tokens: when given, Bearer tokens from there are wanted.
+    :param users: when there are any, Basic credentials are wanted, and each of these may have everything.
     """
     storage = storage or shop.directory("registry")
-    port = free_port()
+    directory, port = shop.directory("registry-config"), free_port()
     config: dict[str, object] = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(storage)}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
-    tokens = None
-    if repositories:
-        tokens, config["auth"] = _start_tokens(shop, repositories)
-    file = shop.directory("registry-config") / "config.yml"
+    if tokens is not None:
+        config["auth"] = tokens.registry_auth()
+    elif users:
+        config["auth"] = {"htpasswd": {"realm": "e2e", "path": str(_password_file(directory, users))}}
+    file = directory / "config.yml"
     file.write_text(yaml.safe_dump(config))
-    process = shop.start("registry", ["docker-registry", "serve", file])
-    process.wait_for(lambda: accepts(port), 15, "listens")
-    return Registry(port, storage, process, tokens)
+    registry = Registry(port, storage, tokens, shop, file)
+    registry.start()
+    return registry
 
 
-def _start_tokens(shop: Workshop, repositories: tuple[str, ...]) -> tuple[Process, dict[str, object]]:
-    """Start the token server and return it with the registry's configuration for it."""
-    directory, port = shop.directory("tokens"), free_port()
-    key_file, cert_file = directory / "key.pem", directory / "cert.pem"
-    token_server.make_pair(key_file, cert_file)
-    words = [sys.executable, "-m", "tests.e2e.token_server", str(port), key_file, cert_file, *repositories]
-    process = shop.start("tokens", words)
-    process.wait_for(lambda: accepts(port), 15, "listens")
-    realm = f"http://127.0.0.1:{port}/token"
-    token = {
-        "realm": realm,
-        "service": token_server.SERVICE,
-        "issuer": token_server.ISSUER,
-        "rootcertbundle": str(cert_file),
-    }
-    return process, {"token": token}
+def _password_file(directory: Path, users: Sequence[User]) -> Path:
+    """Write what ``htpasswd -B`` would."""
+    file = directory / "htpasswd"
+    hashes = (bcrypt.hashpw(user.password.encode(), bcrypt.gensalt(_ROUNDS)).decode() for user in users)
+    file.write_text("".join(f"{user.name}:{hashed}\n" for user, hashed in zip(users, hashes, strict=True)))
+    return file

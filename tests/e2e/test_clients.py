@@ -21,7 +21,7 @@ class AnonymousUpstreamTests(LaboratoryTestCase):
         self.proxy.outcomes()
         self.assert_whole(self.pull(client, reference), "warm")
         self.assert_not_asked(self.registry.news())
-        self.registry.stop()
+        self.registry.stop_all()
         self.assert_whole(self.pull(client, reference), "without upstream")
         self.assertEqual(set(self.proxy.outcomes()), {"hit"})
         self.assertEqual(self.proxy.complaints(), [])
@@ -69,7 +69,8 @@ class BearerUpstreamTests(AnonymousUpstreamTests):
     def assert_three_pulls(self, client: Client, reference: Reference) -> None:
         """Tokens are asked for too, and for nothing but the upstream's own repositories."""
         super().assert_three_pulls(client, reference)
-        scopes = {scope for ask in self.registry.token_asks() for scope in ask["scopes"]}
+        asks = self.registry.tokens.asks() if self.registry.tokens else []
+        scopes = {scope for ask in asks for scope in ask.scopes}
         self.assertEqual(scopes - {f"repository:{name}:pull" for name in REPOSITORIES}, set())
         self.assertNotEqual(scopes, set(), "no token was ever asked for")
 

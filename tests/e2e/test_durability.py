@@ -57,7 +57,7 @@ class DurabilityTests(SynchronousTestCase):
         process = self.shop.start("dying", [sys.executable, "-m", "tests.e2e.durability_child", self.orders, *words])
         # The door is open before the store is ready; orders given meanwhile would meet the preparations.
         process.wait_for(lambda: "msg=listening" in process.log(), 30, "is ready")
-        return Proxy(port, self.root, process)
+        return Proxy(port, self.root, process, config)
 
     def blob(self, seed: int) -> Served:
         """Serve a new blob."""

@@ -1,104 +1,99 @@
-"""A strict token server: anonymous tokens, and access only to repositories that it knows.
+"""A strict token server with users: ``python -m tests.e2e.token_server PORT DIRECTORY``.
 
-distribution: docs/spec/auth/jwt.md.  Run as ``python -m tests.e2e.token_server PORT KEY_FILE CERT_FILE REPOSITORY…``;
-each ask is printed as one line of JSON.
+The directory has the signing pair and who may pull what; both are read at each ask, so that a test changes them by
+writing files.  Each ask is printed as one line of JSON, without any password.
+distribution: docs/spec/auth/token.md (GET, Basic) and docs/spec/auth/oauth.md (POST, password).
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
+import binascii
 import json
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-ISSUER = "e2e-issuer"
-SERVICE = "e2e-registry"
-TOKEN_LIFE_S = 300
+from tests.e2e.signing import TOKEN_LIFE_S, signed_token
+from tests.e2e.users import User
 
-
-def make_pair(key_file: Path, cert_file: Path) -> None:
-    """Write a key and a certificate for it that the registry is told to trust."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, ISSUER)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
-    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    certificate = builder.sign(key, hashes.SHA256())
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-
-def _text(data: bytes) -> str:
-    """Return base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+ACCOUNTS_NAME = "accounts.json"
 
 
 @frozen
-class Signer:
-    """Makes tokens for the repositories that exist."""
+class Accounts:
+    """Who may pull what.
 
-    key: rsa.RSAPrivateKey
-    certificate: x509.Certificate
-    repositories: frozenset[str]
+    :ivar public: repositories that anybody may pull.
+    :ivar people: password and repositories of each name.
+    """
 
-    def access(self, scopes: list[str]) -> list[dict[str, Any]]:
-        """Return what is granted: pull of known repositories; anything else is left out without a word."""
+    public: frozenset[str]
+    people: dict[str, tuple[str, frozenset[str]]]
+
+    @classmethod
+    def read(cls, file: Path) -> Accounts:
+        """Read what a test has written."""
+        fields = json.loads(file.read_text())
+        people = {name: (password, frozenset(names)) for name, (password, names) in fields["people"].items()}
+        return cls(frozenset(fields["public"]), people)
+
+    def knows(self, user: User) -> bool:
+        """Say whether there is such a user with this password."""
+        return user.name in self.people and self.people[user.name][0] == user.password
+
+    def access(self, user: User | None, scopes: list[str]) -> list[dict[str, Any]]:
+        """Return what is granted: pull of what they may pull; anything else is left out without a word."""
+        allowed = self.public | (self.people[user.name][1] if user else frozenset())
         granted = []
         for scope in scopes:
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            if kind == "repository" and name in self.repositories and "pull" in actions.split(","):
+            if kind == "repository" and name in allowed and "pull" in actions.split(","):
                 granted.append({"type": kind, "name": name, "actions": ["pull"]})
         return granted
 
-    def token(self, access: list[dict[str, Any]], now_s: int) -> str:
-        """Return a JSON Web Token signed with RS256 that carries its certificate (RFC 7515, section 4.1.6)."""
-        der = self.certificate.public_bytes(serialization.Encoding.DER)
-        header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
-        claims = {
-            "iss": ISSUER,
-            "sub": "",
-            "aud": SERVICE,
-            "exp": now_s + TOKEN_LIFE_S,
-            "nbf": now_s - 60,
-            "iat": now_s,
-            "jti": str(time.monotonic_ns()),
-            "access": access,
-        }
-        signed = ".".join(_text(json.dumps(part).encode()) for part in (header, claims))
-        return f"{signed}.{_text(self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
-
 
 class TokenHandler(BaseHTTPRequestHandler):
-    """Answers GET of the realm."""
+    """Answers GET and POST of the realm."""
 
     protocol_version = "HTTP/1.1"
-    signer: Signer
+    directory: Path
 
     def do_GET(self) -> None:
-        """Give a token for the scopes of the query, as far as they are known."""
-        query = parse_qs(urlsplit(self.path).query)
-        scopes = [word for value in query.get("scope", []) for word in value.split()]
-        access = self.signer.access(scopes)
-        print(json.dumps({"scopes": scopes, "granted": [entry["name"] for entry in access]}), flush=True)
-        answer = {"token": self.signer.token(access, int(time.time())), "expires_in": TOKEN_LIFE_S}
-        body = json.dumps(answer).encode()
-        self.send_response(200)
+        """Give a token for the scopes of the query to whom the Basic credentials name, or to anybody."""
+        user = _basic(self.headers.get("Authorization"))
+        self._issue(user, parse_qs(urlsplit(self.path).query).get("scope", []))
+
+    def do_POST(self) -> None:
+        """Give a token for the scopes of the form to whom its password names (RFC 6749, section 4.3)."""
+        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
+        if form.get("grant_type") != ["password"]:
+            return self._answer(400, {"error": "unsupported_grant_type"})
+        self._issue(User(form.get("username", [""])[0], form.get("password", [""])[0]), form.get("scope", []))
+
+    def _issue(self, user: User | None, values: list[str]) -> None:
+        """Sign what is granted; who shows a wrong password gets nothing."""
+        scopes = [word for value in values for word in value.split()]
+        accounts = Accounts.read(self.directory / ACCOUNTS_NAME)
+        is_known = user is None or accounts.knows(user)
+        access = accounts.access(user, scopes) if is_known else []
+        noted = {"method": self.command, "user": user.name if user else None, "scopes": scopes}
+        print(json.dumps({**noted, "known": is_known, "granted": [entry["name"] for entry in access]}), flush=True)
+        if not is_known:
+            return self._answer(401, {"errors": [{"code": "UNAUTHORIZED", "message": "who is that?"}]})
+        token = signed_token(self.directory, user.name if user else "", access)
+        # The two ways to ask know the token by different names.
+        self._answer(200, {"access_token" if self.command == "POST" else "token": token, "expires_in": TOKEN_LIFE_S})
+
+    def _answer(self, status: int, fields: dict[str, Any]) -> None:
+        """Send JSON."""
+        body = json.dumps(fields).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -108,15 +103,22 @@ class TokenHandler(BaseHTTPRequestHandler):
         """Print nothing beside the lines of JSON."""
 
 
-def main(port: int, key_file: Path, cert_file: Path, repositories: list[str]) -> None:
+def _basic(value: str | None) -> User | None:
+    """Return who a Basic field names; what cannot be read is somebody that nobody knows."""
+    if value is None:
+        return None
+    try:
+        name, _, password = base64.b64decode(value.removeprefix("Basic "), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return User("", "")
+    return User(name, password)
+
+
+def main(port: int, directory: Path) -> None:
     """Serve until the process is ended."""
-    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise TypeError("an RSA key is needed")
-    certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
-    TokenHandler.signer = Signer(key, certificate, frozenset(repositories))
+    TokenHandler.directory = directory
     ThreadingHTTPServer(("127.0.0.1", port), TokenHandler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+    main(int(sys.argv[1]), Path(sys.argv[2]))
