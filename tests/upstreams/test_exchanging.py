@@ -101,6 +101,18 @@ class ExchangeTests(SynchronousTestCase):
         self.exchange()
         self.assertEqual(self.asked(), [PING, ASK])
 
+    def test_a_refusal_does_not_outlive_a_token_server_that_has_moved(self) -> None:
+        """A repository's own challenge was learned; once the server refuses, the registry is asked anew."""
+        self.ping, self.manifest = answer(200), answer(401, www_authenticate=BEARER)
+        self.exchange()
+        self.token = answer(401)
+        self.exchange()
+        moved = REALM.replace("/token", "/new/token")
+        self.manifest = answer(401, www_authenticate=BEARER.replace(REALM, moved))
+        self.asked()
+        self.exchange()
+        self.assertEqual([url for _, url, shown in self.asked() if shown], [ASK[1].replace(REALM, moved)])
+
     def test_every_refusal_of_the_token_server_is_a_401(self) -> None:
         """Some say 400 or 403."""
         for code in (400, 401, 403):

@@ -82,10 +82,12 @@ class ProbeTests(SynchronousTestCase):
             self.assertEqual([method for method, *_ in self.net.asked], ["HEAD", "GET"])
 
     def test_a_refusal_of_the_get_keeps_its_words(self) -> None:
-        """If they are few."""
+        """If they are few, and the registry's own."""
         for page, kept in ((b"denied", b"denied"), (b"x" * 70_000, b"")):
-            response = self.successResultOf(self.probe({}, {"HEAD": answer(403), "GET": answer(403, page)}))
+            response = self.successResultOf(self.probe({"HEAD": answer(405), "GET": answer(403, page)}, {}))
             self.assertEqual((response.code, self.body(response)), (403, kept))
+        response = self.successResultOf(self.probe({}, {"HEAD": answer(403), "GET": answer(403, b"?sig=x")}))
+        self.assertEqual((response.code, self.body(response)), (403, b""))
 
     def test_a_server_elsewhere_that_fails_is_an_outage(self) -> None:
         """It has not said no; all its answers are closed."""

@@ -10,8 +10,9 @@ from twisted.web.http_headers import Headers
 
 from tests.upstreams.fakes import Answer, FakeNet, answer, wire_on
 from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing
-from txociproxy.upstreams.redirects import Followed, follow
+from txociproxy.upstreams.redirects import Followed, follow, without_page
 
 FROM = "https://reg.example.com/v2/a/blobs/x"
 
@@ -104,6 +105,25 @@ class FollowTests(SynchronousTestCase):
         """It is relayed as any other."""
         self.assertEqual(self.successResultOf(self.follow({FROM: answer(307)})).response.code, 307)
         self.assertEqual(self.successResultOf(self.follow({FROM: answer(300, location="/x")})).response.code, 300)
+
+    def test_a_refusal_from_elsewhere_is_passed_on_without_its_page(self) -> None:
+        """S3 repeats the signed address in it; what is of use in its fields stays."""
+        for code in (400, 404, 416, 429, 500):
+            there = "https://cdn.example.net/x?sig=secret"
+            refusal = answer(code, b"?sig=secret", content_range="bytes */7", retry_after="5", link="?sig=secret")
+            found = self.successResultOf(self.follow({FROM: answer(307, location=there), there: refusal}))
+            passed = without_page(found)
+            fields = {name.lower(): values for name, values in passed.headers.getAllRawHeaders()}
+            self.assertEqual(fields, {b"content-range": [b"bytes */7"], b"retry-after": [b"5"]})
+            self.assertEqual((passed.code, self.successResultOf(collect(passed, 100, self.clock, 1))), (code, b""))
+            self.assertIsNotNone(refusal.protocol)
+
+    def test_every_other_answer_is_passed_on_whole(self) -> None:
+        """The registry's own refusals, and content from elsewhere."""
+        there = "https://cdn.example.net/x"
+        for routes in ({FROM: answer(404, b"page")}, {FROM: answer(307, location=there), there: answer(206, b"page")}):
+            found = self.successResultOf(self.follow(dict(routes)))
+            self.assertIs(without_page(found), found.response)
 
     def test_signatures_arrive_as_they_were_signed(self) -> None:
         """Percent, plus and a fragment; bytes that cannot stand in a URL are encoded."""

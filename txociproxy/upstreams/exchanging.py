@@ -65,10 +65,12 @@ class Exchanging:
         try:
             token = await ask_token(self._wire, self._entry, self._clock, wanted, scopes, authorization)
         except TokenRefused as refused:
+            # It may have moved; the registry will say, at once or, where it wants the same for all, in a minute.
+            self._forget(url, repositories)
             return await self._refusal(refused)
         except UpstreamUnreachable:
-            # It may have moved; the registry will say.
             self._forget(url, repositories)
+            self._met.pop(url, None)
             raise
         return Exchanged(token.authorization, token.good_until_s - self._clock.seconds())
 
@@ -121,6 +123,5 @@ class Exchanging:
         return Relay(response.code, fields_of(response), body)
 
     def _forget(self, url: str, repositories: tuple[Repository, ...]) -> None:
-        self._met.pop(url, None)
         for repository in repositories:
             self._tokens.forget(Place(url, str(repository)))

@@ -30,7 +30,7 @@ class Origin:
         """
         if not url or not _VISIBLE.issuperset(url):
             raise ValueError("not a URL: it is empty or has characters that a URL cannot have")
-        parts = urlsplit(url)
+        parts = _split(url)
         default_port = dict(_DEFAULT_PORTS).get(parts.scheme)
         if default_port is None:
             raise ValueError("not an http:// or https:// URL")
@@ -44,6 +44,14 @@ class Origin:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + ("" if (self.scheme, self.port) in _DEFAULT_PORTS else f":{self.port}")
+
+
+def _split(url: str) -> SplitResult:
+    """Take a URL apart."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # its text repeats what stands in brackets, which may be a piece of a password
+        raise ValueError("not a URL: it has brackets that hold no IPv6 address") from None
 
 
 def _port(parts: SplitResult) -> int | None:

@@ -11,7 +11,7 @@ from twisted.web.iweb import IResponse
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import KeptResponse, discard, kept
 from txociproxy.upstreams.connecting.wire import Outgoing
-from txociproxy.upstreams.redirects import Followed
+from txociproxy.upstreams.redirects import Followed, without_page
 
 _FIRST_BYTE = ("Range", "bytes=0-0")
 # Not implemented here; and from elsewhere also: the address was signed for GET.
@@ -36,11 +36,12 @@ async def probe(
     if found.foreign and found.response.code >= 500:
         discard(found.response)
         raise UpstreamUnreachable(f"the server that {namespace} redirects to answered {found.response.code}")
-    return Followed(await _closed(found.response, clock), found.foreign)
+    return Followed(await _closed(found, clock), found.foreign)
 
 
-async def _closed(response: IResponse, clock: IReactorTime) -> KeptResponse:
-    """Return an answer without its content; what a refusal says is kept, if it is short."""
+async def _closed(found: Followed, clock: IReactorTime) -> IResponse:
+    """Return an answer without its content; what a refusal of the registry itself says is kept, if it is short."""
+    response = without_page(found)
     if response.code >= 400:
         return await kept(response, clock, _MAX_REFUSAL_BYTES, _REFUSAL_S)
     discard(response)

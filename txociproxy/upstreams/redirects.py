@@ -7,10 +7,11 @@ from urllib.parse import quote, urljoin
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import discard, kept
+from txociproxy.upstreams.collect import KeptResponse, discard, kept
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.origins import Origin
 
@@ -53,6 +54,21 @@ async def follow(wire: Wire, outgoing: Outgoing, budget: Budget, clock: IReactor
             outgoing = _without_secrets(outgoing)
         outgoing = evolve(outgoing, url=url)
     raise UpstreamUnreachable(f"{first} redirects more than {MAX_HOPS} times")
+
+
+def without_page(found: Followed) -> IResponse:
+    """Return an answer that may be passed on: servers elsewhere repeat signed addresses in the pages of refusals.
+
+    416 says with its fields how long the content is, and has no page worth hiding.
+    """
+    response = found.response
+    if not found.foreign or response.code < 400 or isinstance(response, KeptResponse):
+        return response  # what is kept was made here
+    discard(response)
+    headers = Headers()
+    for name in (b"content-range", b"retry-after"):
+        headers.setRawHeaders(name, response.headers.getRawHeaders(name, []))
+    return KeptResponse(response.code, headers, b"")
 
 
 def _location(response: IResponse) -> bytes | None:

@@ -20,7 +20,7 @@ from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.logins.accounts import LoginUnavailable
 from txociproxy.upstreams.pauses import Pauses, paused
 from txociproxy.upstreams.quota import Quota
-from txociproxy.upstreams.redirects import Followed, follow
+from txociproxy.upstreams.redirects import Followed, follow, without_page
 from txociproxy.upstreams.tokens import Place
 
 # Asks one URL, redirects followed.
@@ -29,8 +29,16 @@ Converse = Callable[[Send, Outgoing], Awaitable[Followed]]
 
 
 async def once(send: Send, ask: Outgoing) -> Followed:
-    """Have the shortest conversation there is."""
-    return await send(ask)
+    """Have the shortest conversation there is.
+
+    :raises UpstreamUnreachable: the server that the registry redirects to refuses us.  No credential goes there, so
+        that is about nobody's credential: nobody else's would be better, and no client can log in to it.
+    """
+    found = await send(ask)
+    if found.foreign and found.response.code in (401, 403):
+        discard(found.response)
+        raise UpstreamUnreachable(f"the server that it redirects to answered {found.response.code}")
+    return found
 
 
 @define(eq=False)
@@ -75,7 +83,7 @@ class Urls:
             send = partial(self._send, url, repository, who, budget)
             is_last = position == len(urls) - 1
             try:
-                response = (await converse(send, evolve(ask, url=url + ask.url))).response
+                response = without_page(await converse(send, evolve(ask, url=url + ask.url)))
             except LoginUnavailable:
                 raise  # our own login is the same for every URL
             except UpstreamUnreachable as error:

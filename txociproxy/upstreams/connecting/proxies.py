@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from attrs import field, frozen
 
@@ -41,7 +41,7 @@ class Proxy:
         """
         if not _VISIBLE.fullmatch(text):
             raise ValueError("has characters that a URL cannot have")
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = _split(text if "://" in text else f"http://{text}")
         if parts.scheme == "https":
             raise ValueError("is an https:// proxy, which is not offered; write http://host:3128")
         if parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -53,6 +53,13 @@ class Proxy:
         if not _HOST.fullmatch(host) or port == 0:
             raise ValueError("has no usable host and port; write for example http://proxy.example.com:3128")
         return cls(host, port or _DEFAULT_PORT, _authorization(parts.username, parts.password))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # its text repeats what stands in brackets, which may be a piece of a password
+        raise ValueError("has brackets that hold no IPv6 address") from None
 
 
 def _authorization(username: str | None, password: str | None) -> str | None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet.ssl import CertificateOptions
 
 from txociproxy.upstreams.entries.entry import Tls
+from txociproxy.upstreams.logins.secret_files import read_regular
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -67,8 +68,7 @@ def _content(key: str, path: str | None) -> bytes:
     if path is None:
         return b""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ValueError(f"tls.{key}: {path}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
     if len(data) > MAX_FILE_BYTES:

@@ -12,7 +12,15 @@ from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
 from txociproxy.upstreams.entries.read_keys import Reader, WrongValue, read_keys
 from txociproxy.upstreams.entries.read_values import path, seconds, text, texts
-from txociproxy.upstreams.logins.accounts import Account, DockerConfig, Ecr, Helper, Password, PasswordFile
+from txociproxy.upstreams.logins.accounts import (
+    Account,
+    DockerConfig,
+    Ecr,
+    Helper,
+    Password,
+    PasswordFile,
+    is_text,
+)
 
 EXAMPLE = "{username: NAME, password_file: PATH}"
 # What every program needs to find others and its files; the rest of our environment is none of a helper's business.
@@ -25,14 +33,14 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 def _username(value: object) -> str:
     """Read a name; RFC 7617 §2 lets it have no colon."""
-    if not isinstance(value, str) or not value or ":" in value or _CONTROLS.search(value):
+    if not isinstance(value, str) or not value or ":" in value or _CONTROLS.search(value) or not is_text(value):
         raise ValueError("must be a text without a colon; put it in quotes")
     return value
 
 
 def _password(value: object) -> str:
     """Read a password; a number would have lost its zeros in YAML."""
-    if not isinstance(value, str) or not value or _CONTROLS.search(value):
+    if not isinstance(value, str) or not value or _CONTROLS.search(value) or not is_text(value):
         raise ValueError("must be a text of one line; put it in quotes")
     return value
 
@@ -132,8 +140,9 @@ def _in_environment(name: str, environ: Mapping[str, str]) -> str:
     password = environ.get(name, "").removesuffix("\n").removesuffix("\r")
     if not password:
         raise WrongValue("must name an environment variable that is set and not empty", "password_env")
-    if _CONTROLS.search(password):
-        raise WrongValue("must name an environment variable with the password alone, on one line", "password_env")
+    if _CONTROLS.search(password) or not is_text(password):
+        what = "must name an environment variable with the password alone, on one line and in UTF-8"
+        raise WrongValue(what, "password_env")
     return password
 
 

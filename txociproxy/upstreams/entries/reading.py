@@ -111,12 +111,17 @@ def entry_from_mapping(mapping: object, environ: Mapping[str, str] = _NOTHING) -
     if not isinstance(mapping, Mapping):
         # What stands here instead may be `password:…` without its space.
         raise EntryError("upstreams: an upstream must be a mapping, for example {namespace: docker.io}")
-    where = f"upstreams[{without_userinfo(mapping.get('namespace', '?'))[:256]}]"
+    where = f"upstreams[{_label(mapping.get('namespace', '?'))}]"
     readers: dict[str, Reader] = {**_READERS, "credentials": partial(read_account, environ=environ)}
     try:
         return _entry(read_keys(mapping, readers, "{namespace: docker.io}", _ELSEWHERE))
     except WrongValue as error:
         raise entry_error(where, error) from None
+
+
+def _label(namespace: object) -> str:
+    """Return what stands for an item in messages, on one line."""
+    return "".join(char if char.isprintable() else "?" for char in without_userinfo(namespace)[:256])
 
 
 def entry_error(where: str, error: WrongValue) -> EntryError:

@@ -15,12 +15,28 @@ DEFAULT_LIFETIME_S = 3600.0
 _HELPER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be sent: JSON and the environment can hold halves of characters, UTF-8 cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @frozen
 class Login:
-    """A name and a password, as they are used now; neither is ever printed."""
+    """A name and a password, as they are used now; neither is ever printed.
+
+    :raises LoginUnavailable: they cannot be sent.
+    """
 
     username: str = field(repr=False)
     password: str = field(repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not is_text(self.username) or not is_text(self.password):
+            raise LoginUnavailable("our own login is not text that UTF-8 can hold")
 
     @property
     def authorization(self) -> str:

@@ -1,4 +1,4 @@
-"""Small files that hold a secret: read whole and bounded; what is wrong is said without what is in them."""
+"""Small files, read whole and bounded; what is wrong is said without what is in them, which may be a secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_secret(path: str, max_bytes: int) -> str:
     :raises LoginUnavailable: it is not there, not readable, too large or not UTF-8.
     """
     try:
-        data = _read(path, max_bytes + 1)
+        data = read_regular(path, max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         why = error.strerror if isinstance(error, OSError) else None
         raise LoginUnavailable(f"{path} cannot be read: {why or 'not a path'}") from None
@@ -28,8 +28,12 @@ def read_secret(path: str, max_bytes: int) -> str:
         raise LoginUnavailable(f"{path} is not text in UTF-8") from None
 
 
-def _read(path: str, max_bytes: int) -> bytes:
-    """Return up to this many bytes; a pipe or a device, which might never end, is an error."""
+def read_regular(path: str, max_bytes: int) -> bytes:
+    """Return up to this many bytes; blocks for no longer than a disk does.
+
+    :raises OSError: it cannot be read, or is a pipe or a device, which might never begin or never end.
+    :raises ValueError: the path has a NUL in it.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without writers must not wait
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
