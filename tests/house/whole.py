@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from attrs import define, field
 from treq.testing import RequestTraversalAgent
@@ -51,14 +52,24 @@ class Waiting:
 
 
 class WholeHouse(Registry):
-    """One proxy with one upstream, which the test answers for."""
+    """One proxy, whose upstreams the test answers for.
 
-    def __init__(self, handler: Handler, entry: Entry | None = None, mode: str = "transparent") -> None:
+    :param entries: the table; the first is the default.
+    :param unlisted: what becomes of others.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *entries: Entry,
+        mode: str = "transparent",
+        unlisted: Literal["public", "deny"] = "deny",
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.net = FakeNet(handler)
-        entry = entry or Entry(NAMESPACE, (URL,))
-        table = LiveTable(UpstreamTable((entry,), entry.namespace))
+        entries = entries or (Entry(NAMESPACE, (URL,)),)
+        table = LiveTable(UpstreamTable(entries, entries[0].namespace, unlisted))
         self.upstreams = Upstreams(self.clock, table, InlineWorkers(), lambda _: Line(self.net))
         self.storage = MemoryStorage()
         core = assemble(
