@@ -55,6 +55,12 @@ class Admissions:
         if len(self._until_s) > MAX_ADMISSIONS:
             self._until_s.popitem(last=False)
 
+    def forget(self, pull: Pull, credentials: Credentials) -> None:
+        """Hear that the answer is no by now."""
+        key = self._key(pull, credentials)
+        if key is not None:
+            self._until_s.pop(key, None)
+
     def _key(self, pull: Pull, credentials: Credentials) -> _Key | None:
         if self._keep_s <= 0 or not isinstance(pull.reference, Digest):
             return None

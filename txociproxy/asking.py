@@ -35,7 +35,8 @@ class Registry(Protocol):
 class Got:
     """An upstream's answer.
 
-    :ivar held: it was given to the proxy's own credentials, so that what it brings is held (RULES D3).
+    :ivar held: what it brings is for the clients of its own upstream only (RULES D3): it was given to the proxy's
+        own credentials or, where each client is admitted, to a client's.
     """
 
     response: IResponse
@@ -119,7 +120,7 @@ class Asking:
             if got is not None:
                 discard(got.response)
             try:
-                got = Got(await send(who), who.own)
+                got = Got(await send(who), self._holds(who))
             except LoginUnavailable as error:
                 got, lost = None, error
                 continue
@@ -131,6 +132,13 @@ class Asking:
             raise lost
         assert got is not None, "somebody is always asked for"
         return got
+
+    def _holds(self, who: Credentials) -> bool:
+        """Whether what comes in this name is held (RULES D3).
+
+        Where each client is admitted, any registry may say yes to any digest: it must not open what another guards.
+        """
+        return who.own or (self._strict and not who.is_anonymous)
 
     def _names(self, upstream: IUpstream, brought: Iterable[Credentials]) -> list[Credentials]:
         """Return in whose names to ask, each once."""

@@ -2,7 +2,8 @@
 
 Success is shared, refusal is not (law 7).  The ask belongs to the flight and to no client: it goes on when the one
 who started it leaves and others wait, and is cancelled when nobody waits any more.  Everybody waits on a Deferred of
-his own.  An upstream that gave no answer at all is a failure, not a refusal, and everybody is told.
+his own.  An upstream that gave no answer at all is a failure, not a refusal, and everybody is told; but that our own
+login cannot be had concerns nobody who brings another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Generic, TypeVar
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+
+from txociproxy.upstreams.logins.accounts import LoginUnavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +59,7 @@ class Flights(Generic[T, R]):
     async def join(self, key: Hashable, ask: Callable[[], Awaitable[Landed[T] | R]]) -> tuple[Landed[T] | R, bool]:
         """Wait for the ask under this key, or start it.
 
-        After somebody else's refusal this client asks for itself.
+        After somebody else's refusal, or where only ours would have done for him, this client asks for itself.
 
         :returns: the outcome, and whether this client's own ask brought it.
         :raises Exception: whatever the shared ask raised.
@@ -72,6 +75,10 @@ class Flights(Generic[T, R]):
                 self._take_off(key, flight, ask)
             try:
                 outcome = await waiter
+            except LoginUnavailable:
+                if started:
+                    raise
+                continue
             finally:
                 self._leave(key, flight, waiter)
             if isinstance(outcome, Landed):

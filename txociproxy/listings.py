@@ -18,7 +18,7 @@ from txociproxy.oci.names import Repository
 MAX_LISTING_BYTES = 4 * 1024 * 1024
 KEEP_S = 60.0
 QUIET_S = 30.0  # how long a lost upstream is not asked again for the same list
-# What one list costs beside its body: names, fields and the entry itself.
+# What one list costs beside its texts.
 OVERHEAD_BYTES = 1024
 
 Key = tuple[str, Repository, str, str]
@@ -26,12 +26,11 @@ Key = tuple[str, Repository, str, str]
 
 @define(eq=False)
 class _Kept:
+    """A list, and what it costs: clients choose the query, registries the fields, so both count."""
+
     relay: Relay
     fresh_until_s: float
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.relay.body) + OVERHEAD_BYTES
+    size_bytes: int
 
 
 @define(eq=False)
@@ -88,7 +87,9 @@ class Listings:
 
     def _keep(self, key: Key, relay: Relay, fresh_s: float) -> None:
         self._forget(key)
-        self._kept[key] = kept = _Kept(relay, self._clock.seconds() + fresh_s)
+        fields_bytes = sum(len(name) + len(value) for name, value in relay.headers)
+        size_bytes = OVERHEAD_BYTES + sum(len(str(part)) for part in key) + fields_bytes + len(relay.body)
+        self._kept[key] = kept = _Kept(relay, self._clock.seconds() + fresh_s, size_bytes)
         self._kept_bytes += kept.size_bytes
         while self._kept_bytes > self._max_bytes:
             self._forget(next(iter(self._kept)))

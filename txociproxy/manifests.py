@@ -16,6 +16,7 @@ from txociproxy.answers import field_of, fields_of
 from txociproxy.asking import SMALL_BODY_S, Asking
 from txociproxy.bodies.lending import MemoryBody, whole
 from txociproxy.flights import Flights, Landed
+from txociproxy.ingests import BLOB_TYPE
 from txociproxy.interfaces import Ask, HeaderList, IStorage, IWorkers, Local, Pull, Relay
 from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import kept
@@ -80,7 +81,7 @@ class Manifests:
             fresh = self._fresh.get((namespace, digest))
             return fresh.to_local() if fresh is not None else None
         try:
-            media_type = await self._type_of(found)
+            media_type = await self._type_of(found, namespace)
         except (BodyLost, TimeoutError):
             media_type = None
         except BaseException:
@@ -189,12 +190,15 @@ class Manifests:
         Deferred.fromCoroutine(commit()).addBoth(over)
         return True
 
-    async def _type_of(self, found: Local) -> str | None:
-        """Return the media type of kept content, if it is a manifest."""
+    async def _type_of(self, found: Local, namespace: str) -> str | None:
+        """Return the media type of kept content, if it is a manifest.
+
+        What another registry's header said of bytes that do not tell it is not believed here (RULES E3).
+        """
         size_bytes = found.descriptor.size_bytes
         if size_bytes is None or size_bytes > MAX_MANIFEST_BYTES:
             return None
-        if found.descriptor.media_type != "application/octet-stream":
+        if found.namespace == namespace and found.descriptor.media_type != BLOB_TYPE:
             return found.descriptor.media_type
         data = await Deferred.fromCoroutine(whole(found.body)).addTimeout(READ_S, self._clock)
         return await _call(self._hashers, manifest_media_type, data, None)

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from txociproxy.admissions import Admissions
 from txociproxy.answers import field_of, fields_of, promised_length
 from txociproxy.asking import Asking
-from txociproxy.interfaces import Admitted, Ask, IMode, Refused, Visibility
+from txociproxy.interfaces import Admitted, Ask, HeaderList, IMode, Refused, Visibility
 from txociproxy.manifests import promised_digest
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.manifests import bare_media_type
@@ -56,6 +56,8 @@ class Authenticated:
         if ask.method == "GET" and self._admissions.has(ask.pull, ask.credentials):
             return Admitted(reference if isinstance(reference, Digest) else None)
         response = await self._asking.probe(ask)
+        if response.code in (401, 403, 404):
+            self._admissions.forget(ask.pull, ask.credentials)
         if response.code not in (200, 206):
             return Refused(await self._asking.relay(response))
         discard(response)
@@ -64,7 +66,12 @@ class Authenticated:
             raise UpstreamUnreachable("the upstream answers with a page for people, which admits nobody")
         self._admissions.keep(ask.pull, ask.credentials)
         digest = reference if isinstance(reference, Digest) else promised_digest(response)
-        return Admitted(digest, media_type or None, _size_bytes(response), fields_of(response))
+        return Admitted(digest, media_type or None, _size_bytes(response), _fields(response))
+
+
+def _fields(response: IResponse) -> HeaderList:
+    """Return the fields of the content, but for what is true of its first byte only."""
+    return tuple(field for field in fields_of(response) if field[0].lower() != "content-range")
 
 
 def _size_bytes(response: IResponse) -> int | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Never
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
 from txociproxy.interfaces import ANONYMOUS, Credentials, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.oci.headers import relayed
 
 KEEP_S = 60.0
 # How long it is remembered that there was no answer: clients ping before everything, and each would wait for it.
 LOST_S = 10.0
 MAX_KEPT = 512  # there may be unlisted ones
+MAX_KEPT_BODY_BYTES = 4096  # what says more than an error of the spec is not repeated
 GOOD = Relay(200, (("Content-Type", "application/json"),), b"{}")
 
 
@@ -53,7 +55,7 @@ class Pings:
 
     async def _ask(self, namespace: str) -> Landed[Relay]:
         relay, is_lost = await self._answer(namespace, ANONYMOUS)
-        self._kept[namespace] = _Kept(relay, self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
+        self._kept[namespace] = _Kept(_short(relay), self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
         while len(self._kept) > MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         return Landed(relay)
@@ -68,3 +70,9 @@ class Pings:
                 raise
             relay, is_lost = GOOD, True
         return (GOOD if is_lost and self._survives else relay), is_lost
+
+
+def _short(relay: Relay) -> Relay:
+    """Return what is remembered of an answer."""
+    body = relay.body if len(relay.body) <= MAX_KEPT_BODY_BYTES else b""
+    return evolve(relay, headers=relayed(relay.headers), body=body)

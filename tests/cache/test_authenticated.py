@@ -114,6 +114,8 @@ class PullTests(AuthenticatedCase):
         self.hub_asked.script = lambda _: FakeResponse(206, fields, b"")
         serve = self.served(self.blob(method="HEAD"))
         self.assertEqual(serve.descriptor.size_bytes, len(BLOB))
+        relay = self.relayed(self.tag(method="HEAD"))
+        self.assertEqual((relay.status, relay.content_length, relay.headers), (200, len(BLOB), ()))
 
     def test_head_is_always_asked_upstream(self) -> None:
         """Kept content too; the answer is the upstream's."""
@@ -257,6 +259,17 @@ class AdmissionCacheTests(AuthenticatedCase):
             self.hub_asked.requests.clear()
             self.pull(ask)
             self.assertEqual([request.method for request in self.hub_asked.requests], ["HEAD"])
+
+    def test_a_refusal_ends_what_was_kept(self) -> None:
+        """Whoever has just been told no does not get it from what was said before; a pause is no refusal."""
+        for status, requests in ((401, 1), (403, 1), (404, 1), (429, 0)):
+            self.hub.refuses = {}
+            self.get(self.blob())
+            self.hub.refuses = {ALICE: status}
+            self.assertEqual(self.relayed(self.blob(method="HEAD")).status, status)
+            self.hub.refuses, before = {}, len(self.hub_asked.requests)
+            self.get(self.blob())
+            self.assertEqual(len(self.hub_asked.requests) - before, requests, status)
 
     def test_a_removed_blob_is_known_to_be_removed_by_a_head(self) -> None:
         """The HEAD's own answer counts, whatever is kept about GETs."""

@@ -54,6 +54,16 @@ class PingTests(CacheCase):
         self.assertEqual([self.successResultOf(d).status for d in waiting], [200] * 5)
         self.assertEqual(len(self.hub_asked.requests), 1)
 
+    def test_what_is_remembered_is_short(self) -> None:
+        """There may be many that nobody has configured, and a page of each; who asked first gets all of it."""
+        page = FakeResponse(401, {"Content-Type": "text/html", "X-Long": "x" * 100_000}, b"x" * 100_000)
+        self.hub_asked.script = lambda _: evolve(page)
+        self.ping()
+        again = self.ping()
+        size_bytes = len(again.body) + sum(len(name) + len(value) for name, value in again.headers)
+        self.assertEqual((again.status, len(self.hub_asked.requests)), (401, 1))
+        self.assertLess(size_bytes, 16 * 1024)
+
     def test_a_namespace_without_upstream_is_answered_here(self) -> None:
         """200."""
         self.assertEqual(self.successResultOf(self.later(self.core.cache.ping("nowhere.example"))).status, 200)
@@ -142,6 +152,16 @@ class ListingTests(CacheCase):
         self.list("n=9")
         self.list("n=0")
         self.asked("GET tags/list?n=0")
+
+    def test_what_a_list_was_asked_and_answered_with_counts_too(self) -> None:
+        """A client chooses the query, and a registry its fields: both may be much longer than the list."""
+        for longer in ({}, {"Docker-Distribution-Api-Version": "x" * 100_000}):
+            self.hub_asked.script = lambda _, fields=longer: FakeResponse(200, fields, b"{}")  # type: ignore[misc]
+            for n in range(400):
+                self.list(f"n={n}" if longer else f"n={n}&last={'x' * 100_000}")
+            self.hub_asked.requests.clear()
+            self.list("n=0" if longer else f"n=0&last={'x' * 100_000}")
+            self.assertEqual(len(self.hub_asked.requests), 1)
 
 
 @define(eq=False)

@@ -92,6 +92,24 @@ class OrderTests(WhoseCase):
         self.failureResultOf(self.begin(self.blob()), LoginUnavailable)
         self.assert_at_rest()
 
+    def test_that_ours_cannot_be_had_is_nobody_elses_affair(self) -> None:
+        """Who brings his own and waits behind one without any asks for himself (law 7): blob, manifest, tag."""
+        self.hub_asked.script = lambda request: self.without_login(request) if request.own else self.hub.script(request)
+        self.hub.refuses = {None: 401}
+        for leader, other in (
+            (self.blob(), self.blob(CLIENT)),
+            (self.ask(self.manifest_digest), self.ask(self.manifest_digest, authorization=CLIENT)),
+            (self.ask("1"), self.ask("1", authorization=CLIENT)),
+        ):
+            self.hub.holding = True
+            first, second = self.begin(leader), self.begin(other)
+            self.hub.answer()
+            self.hub.answer()
+            self.failureResultOf(first, LoginUnavailable)
+            self.assertEqual(self.serve_of(second).outcome, "miss")
+            self.storage.content.clear()
+            self.storage.tags.clear()
+
     def without_login(self, request: Request) -> FakeResponse | Exception:
         """Answer as docker.io whose login cannot be read."""
         return LoginUnavailable("the helper fails") if request.own else self.hub.respond(request)
