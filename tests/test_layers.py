@@ -19,7 +19,7 @@ LAYERS = (
     {"envelopes", "ingest", "storage", "upstreams"},
     {
         *("admissions", "ages", "asking", "assembly", "blobs", "cache", "exchanges", "flights", "ingests", "listings"),
-        *("manifests", "meanings", "modes", "parts", "pings", "slots", "tags"),
+        *("manifests", "meanings", "modes", "parts", "pings", "serving", "slots", "tagged", "tags"),
     },
     {"web"},
     {

@@ -20,6 +20,8 @@ from txociproxy.manifests import Manifests
 from txociproxy.meanings import TagRules
 from txociproxy.parts import RangeRules
 from txociproxy.pings import Pings
+from txociproxy.serving import Serving
+from txociproxy.tagged import TagPulls
 from txociproxy.tags import Tags
 
 
@@ -67,5 +69,7 @@ def assemble(
     pings = Pings(asking, clock, mode.survives_upstream_loss)
     listings = Listings(asking, clock, mode.survives_upstream_loss)
     exchanges, ages = Exchanges(asking, mode.survives_upstream_loss), Ages(asking, now)
-    cache = Cache(storage, mode, asking, manifests, tags, blobs, listings, pings, exchanges, ages)
+    serving = Serving(mode.visibility)
+    tagged = TagPulls(manifests, tags, serving)
+    cache = Cache(storage, mode, asking, manifests, tagged, blobs, listings, pings, exchanges, ages, serving)
     return Core(cache, ingests)

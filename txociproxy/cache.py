@@ -6,8 +6,6 @@ not have it; upstream is asked last.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import define, evolve
 from twisted.web.iweb import IResponse
 
@@ -27,22 +25,20 @@ from txociproxy.interfaces import (
     IMode,
     IStorage,
     Local,
-    Outcome,
     Redirect,
     Refused,
     Relay,
     Serve,
-    TagRecord,
 )
 from txociproxy.listings import Listings
-from txociproxy.manifests import Manifest, Manifests
-from txociproxy.meanings import Resolved
-from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
-from txociproxy.oci.headers import cache_control, kept
+from txociproxy.manifests import Manifests
+from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.oci.headers import kept
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
 from txociproxy.pings import Pings
-from txociproxy.tags import Tags
+from txociproxy.serving import Serving
+from txociproxy.tagged import TagPulls
 
 Answer = Serve | Redirect | Relay
 
@@ -55,12 +51,13 @@ class Cache:
     _mode: IMode
     _asking: Asking
     _manifests: Manifests
-    _tags: Tags
+    _tagged: TagPulls
     _blobs: Blobs
     _listings: Listings
     _pings: Pings
     _exchanges: Exchanges
     _ages: Ages
+    _serving: Serving
 
     async def pull(self, ask: Ask) -> Answer:
         """Answer a GET or HEAD of a manifest or blob.
@@ -76,8 +73,8 @@ class Cache:
             return self._described(ask, admitted)
         if isinstance(reference, Tag):
             if self._mode.answers_head_from_cache:
-                return await self._pull_tag(ask, reference)
-            return await self._pull_admitted_tag(ask, reference, admitted.digest)
+                return await self._tagged.pull(ask, reference)
+            return await self._tagged.pull_admitted(ask, reference, admitted.digest)
         if ask.pull.kind == "manifest":
             return await self._pull_manifest(ask, reference)
         return await self._pull_blob(ask, reference)
@@ -96,7 +93,7 @@ class Cache:
             gone = await self._gone(ask, digest, found)
             if gone is not None:
                 return gone
-            return self._serve(ask, found, "hit", self._control("digest"))
+            return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
         if isinstance(found, Elsewhere):
             return self._elsewhere(ask, found)
         if ask.method == "HEAD":
@@ -106,13 +103,13 @@ class Cache:
     async def _pull_manifest(self, ask: Ask, digest: Digest) -> Answer:
         found = await self._manifests.find(ask.pull.namespace, digest)
         if found is not None:
-            return self._serve(ask, found, "hit", self._control("digest"))
+            return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
         if ask.method == "HEAD":
             return await self._head(ask, digest)
         outcome, own = await self._manifests.fetch(ask, ask.pull)
         if isinstance(outcome, Relay):
             return outcome
-        return self._serve(ask, outcome.to_local(), _outcome(outcome, own), self._control("digest"))
+        return self._serving.manifest(ask, outcome, own, self._serving.control("digest"))
 
     async def _head(self, ask: Ask, digest: Digest) -> Answer:
         """HEAD of what is not kept: HEAD upstream, never a GET (RULES D5)."""
@@ -123,7 +120,7 @@ class Cache:
         if ask.pull.kind == "manifest":
             media_type = bare_media_type(field_of(response, "Content-Type") or media_type)
         descriptor = Descriptor(digest, promised_length(response), media_type)
-        return Serve(descriptor, kept(fields_of(response)), None, "relay", self._control("digest"))
+        return Serve(descriptor, kept(fields_of(response)), None, "relay", self._serving.control("digest"))
 
     async def _gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
         """Let the upstream say that an old blob is no more; only where the mode has not asked it already."""
@@ -146,70 +143,11 @@ class Cache:
             return Relay(200, admitted.headers, b"", content_length=admitted.size_bytes)
         media_type = BLOB_TYPE if ask.pull.kind == "blob" else admitted.media_type or BLOB_TYPE
         descriptor = Descriptor(admitted.digest, admitted.size_bytes, media_type)
-        is_tag = isinstance(reference, Tag)
-        control = self._named_control(ask, reference) if isinstance(reference, Tag) else self._control("digest")
-        return Serve(descriptor, kept(admitted.headers), None, "relay", control, vary_accept=is_tag)
-
-    # --- by tag
-
-    async def _pull_admitted_tag(self, ask: Ask, tag: Tag, digest: Digest | None) -> Answer:
-        """Give what the upstream has just said that the tag means, for this client."""
-        control = self._named_control(ask, tag)
-        if digest is None:
-            manifest = await self._manifests.get(ask, ask.pull)
-            if isinstance(manifest, Relay):
-                return manifest
-            return self._serve(ask, manifest.to_local(), _outcome(manifest, True), control, vary=True)
-        found = await self._manifests.find(ask.pull.namespace, digest)
-        if found is not None:
-            return self._serve(ask, found, "hit", control, vary=True)
-        fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=digest))
-        if isinstance(fetched, Relay):
-            return fetched
-        return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
-
-    async def _pull_tag(self, ask: Ask, tag: Tag) -> Answer:
-        resolved = await self._tags.resolve(ask, tag)
-        if isinstance(resolved, Resolved) and resolved.state == "fresh":
-            kept_answer = await self._kept_tag(ask, tag, resolved)
-            if kept_answer is not None:
-                return kept_answer
-            resolved = await self._tags.resolve(ask, tag, believe=False)
-        if isinstance(resolved, Relay):
-            return resolved
-        return await self._kept_tag(ask, tag, resolved) or await self._unkept_tag(ask, tag, resolved)
-
-    async def _kept_tag(self, ask: Ask, tag: Tag, resolved: Resolved) -> Serve | None:
-        """Answer with what is here, or has just come."""
-        if resolved.manifest is not None:
-            found: Local | None = resolved.manifest.to_local()
-            outcome = _outcome(resolved.manifest, resolved.own)
+        if isinstance(reference, Tag):
+            control, vary = self._tagged.control(ask, reference), True
         else:
-            found = await self._manifests.find(ask.pull.namespace, resolved.record.digest)
-            outcome = "stale" if resolved.state == "stale" else "hit"
-        if found is None:
-            return None
-        return self._serve(ask, found, outcome, self._tag_control(ask, tag, resolved), vary=True)
-
-    async def _unkept_tag(self, ask: Ask, tag: Tag, resolved: Resolved) -> Answer:
-        """Upstream has just said what the tag means; that content is not here."""
-        if resolved.state == "stale":
-            raise UpstreamUnreachable("the upstream cannot be reached, and this tag's manifest is not kept")
-        control = self._tag_control(ask, tag, resolved)
-        if ask.method == "HEAD":
-            return Serve(_described(resolved.record), (), None, "relay", control, vary_accept=True)
-        fetched, own = await self._manifests.fetch(ask, evolve(ask.pull, reference=resolved.record.digest))
-        if isinstance(fetched, Relay):
-            return fetched
-        return self._serve(ask, fetched.to_local(), _outcome(fetched, own), control, vary=True)
-
-    def _tag_control(self, ask: Ask, tag: Tag, resolved: Resolved) -> str:
-        return self._control("revalidate") if resolved.state == "stale" else self._named_control(ask, tag)
-
-    def _named_control(self, ask: Ask, tag: Tag) -> str:
-        if not self._tags.rules(ask.pull, tag).keeps(tag.name):
-            return self._control("revalidate")
-        return self._control("latest" if tag.name == "latest" else "tag")
+            control, vary = self._serving.control("digest"), False
+        return Serve(descriptor, kept(admitted.headers), None, "relay", control, vary_accept=vary)
 
     # --- what is not pulled
 
@@ -248,32 +186,10 @@ class Cache:
         except StorageUnavailable:
             return None  # said by the storage; the pull goes on without it
 
-    def _serve(self, ask: Ask, found: Local, outcome: Outcome, control: str, vary: bool = False) -> Serve:
-        headers = found.headers if found.namespace == ask.pull.namespace else ()
-        body = found.body
-        if ask.method == "HEAD":
-            body.close()
-        return Serve(
-            found.descriptor, headers, None if ask.method == "HEAD" else body, outcome, control, vary_accept=vary
-        )
-
     def _elsewhere(self, ask: Ask, found: Elsewhere) -> Answer:
         if ask.method == "HEAD":
-            return Serve(found.descriptor, found.headers, None, "hit", self._control("digest"))
+            return Serve(found.descriptor, found.headers, None, "hit", self._serving.control("digest"))
         control = "no-store"
         if self._mode.visibility == "public":
             control = f"private, max-age={max(0, int(found.expires_s) - 10)}"
         return Redirect(found.descriptor, found.url, found.expires_s, "hit", control)
-
-    def _control(self, kind: Literal["digest", "tag", "latest", "revalidate"]) -> str:
-        return cache_control(kind, self._mode.visibility)
-
-
-def _outcome(manifest: Manifest, own: bool) -> Outcome:
-    if not manifest.is_kept:
-        return "bypass"
-    return "miss" if own else "join"
-
-
-def _described(record: TagRecord) -> Descriptor:
-    return Descriptor(record.digest, record.size_bytes, record.media_type)

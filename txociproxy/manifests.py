@@ -35,7 +35,7 @@ class Manifest:
     """A manifest that has been proven.
 
     :ivar is_kept: whether the storage has taken it.
-    :ivar held: came with the proxy's own credentials (RULES D3).
+    :ivar held: came with credentials that others do not have (RULES D3).
     """
 
     descriptor: Descriptor

@@ -53,7 +53,7 @@ class Ingest(Lent):
     :ivar descriptor: what it shall be; its size is the upstream's promise.
     :ivar _proof: where the bytes are hashed; None for a relayed range, which cannot be proven.
     :ivar _first_spool: where it is kept; None or dead means that this pull goes on unkept.
-    :ivar held: came with the proxy's own credentials (RULES D3).
+    :ivar held: came with credentials that others do not have (RULES D3).
     :ivar deserted: called when it goes on for the storage alone.
     :ivar ended: called once, when there is nothing more to do: after the commit, or when it was given up.
     :ivar fate: ``arriving``, ``proven``, ``wrong``, ``lost`` or ``abandoned``.
