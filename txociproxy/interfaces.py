@@ -249,8 +249,8 @@ class ISpool(IConsumer):
     def commit(descriptor: Descriptor, headers: HeaderList, namespace: str, held: bool) -> Awaitable[None]:
         """Publish atomically after all that was written; the same content twice is fine.
 
-        :param held: it came with credentials that others do not have, so that it is found from ``namespace`` only.  What
-            is open already stays open, what is held for others is held for this one too; a commit that is not held
+        :param held: it came with credentials that others do not have, so that it is found from ``namespace`` only.
+            What is open already stays open, what is held for others is held for this one too; a commit that is not held
             opens it to all (RULES D3).
 
         :raises StorageUnavailable: it was not published; the spool is dead.

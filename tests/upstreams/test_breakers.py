@@ -101,6 +101,41 @@ class WireTests(SynchronousTestCase):
             self.fail_with(error)
             self.assert_open()
 
+    def test_who_hangs_up_on_one_clients_credential_is_not_down_for_all(self) -> None:
+        """A firewall that dislikes a password (law 7); any other lost connection counts, with our own token too."""
+        lost = ResponseNeverReceived([Failure(network.ConnectionLost())])
+        plain = Outgoing("GET", URL)
+        for outgoing, is_down in ((plain.with_client("Basic x"), False), (plain.with_token("Bearer y"), True)):
+            self.setUp()
+            for _ in range(FAILURES):
+                self.answer = lambda: lost
+                sent = Deferred.fromCoroutine(self.wire.send(outgoing, Budget(10)))
+                self.failureResultOf(sent, UpstreamUnreachable)
+            self.assertEqual(self.wire.is_down(URL), is_down)
+
+    def test_a_refused_connection_counts_whoever_asks(self) -> None:
+        """It was made for nobody in particular."""
+        for _ in range(FAILURES):
+            self.answer = network.ConnectionRefusedError
+            sent = Deferred.fromCoroutine(self.wire.send(Outgoing("GET", URL).with_client("Basic x"), Budget(10)))
+            self.failureResultOf(sent, UpstreamUnreachable)
+        self.assertTrue(self.wire.is_down(URL))
+
+    def test_one_failure_makes_it_doubtful_for_a_while(self) -> None:
+        """Another URL is the better choice then; any answer ends it."""
+        self.assertFalse(self.wire.is_doubtful(URL))
+        for ends_by_answer in (False, True):
+            self.answer = network.ConnectionRefusedError
+            sent = Deferred.fromCoroutine(self.wire.send(Outgoing("GET", URL), Budget(10)))
+            self.failureResultOf(sent, UpstreamUnreachable)
+            self.assertEqual((self.wire.is_doubtful(URL), self.wire.is_down(URL)), (True, False))
+            if ends_by_answer:
+                self.answer = lambda: answer(200)
+                self.successResultOf(Deferred.fromCoroutine(self.wire.send(Outgoing("GET", URL), Budget(10))))
+            else:
+                self.clock.advance(OPEN_S)
+            self.assertFalse(self.wire.is_doubtful(URL))
+
     def test_time_outs_count(self) -> None:
         """Connections that hang, and servers that do."""
         self.hang()

@@ -98,7 +98,8 @@ def _target(url: str, location: bytes) -> str:
 
 
 def _without_secrets(outgoing: Outgoing) -> Outgoing:
-    return evolve(outgoing, headers=tuple(pair for pair in outgoing.headers if pair[0].lower() not in _SECRETS))
+    plain = tuple(pair for pair in outgoing.headers if pair[0].lower() not in _SECRETS)
+    return evolve(outgoing, headers=plain, shows_client=False)
 
 
 async def _drop(response: IResponse, clock: IReactorTime) -> None:

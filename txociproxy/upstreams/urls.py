@@ -55,8 +55,8 @@ class Urls:
     log = Logger()
 
     def in_order(self) -> list[str]:
-        """Return all of them, first choice first, but those that are down last."""
-        return sorted(self._entry.urls, key=self._wire.is_down)
+        """Return all of them, first choice first, but those that have just failed to answer last."""
+        return sorted(self._entry.urls, key=self._wire.is_doubtful)
 
     async def ask(
         self,
@@ -66,7 +66,7 @@ class Urls:
         deadline_s: float | None,
         converse: Converse = once,
     ) -> IResponse:
-        """Ask until one answers with less than 500; those that are not down share the time evenly.
+        """Ask until one answers with less than 500; those that have not just failed share the time evenly.
 
         :param ask: its ``url`` is still without the upstream's own.
         :param repository: None leaves a challenge unanswered.
@@ -76,7 +76,7 @@ class Urls:
         if not urls:
             return paused(self._entry.namespace, min(self._pause_left_s(url, who) for url in self._entry.urls))
         left_s = self._entry.deadline_s if deadline_s is None else deadline_s
-        parts = sum(not self._wire.is_down(url) for url in urls) or len(urls)
+        parts = sum(not self._wire.is_doubtful(url) for url in urls) or len(urls)
         for position, url in enumerate(urls):
             share_s = left_s / max(parts - position, 1)
             budget = Budget(share_s)
@@ -108,7 +108,7 @@ class Urls:
     ) -> Followed:
         """Ask one: in the client's own word, without any, or as its challenge says."""
         if who.authorization is not None:
-            return await follow(self._wire, ask.with_token(who.authorization), budget, self._clock)
+            return await follow(self._wire, ask.with_client(who.authorization), budget, self._clock)
         if repository is None:
             found = await follow(self._wire, ask, budget, self._clock)
         else:

@@ -30,6 +30,7 @@ class _State:
 
     failures: int = 0
     waited_s: float = 0.0
+    failed_at_s: float = -inf
     open_until_s: float = 0.0
     probe: Attempt | None = None
 
@@ -44,6 +45,13 @@ class Breakers:
     def is_down(self, origin: Origin) -> bool:
         """Whether a request would fail at once; False lets the next one find out."""
         return self._closed_for_s(origin) is not None
+
+    def is_doubtful(self, origin: Origin) -> bool:
+        """Whether the last request was in vain a short while ago, or the next one would be."""
+        state = self._states.get(origin)
+        if state is None:
+            return False
+        return self.is_down(origin) or self._clock.seconds() - state.failed_at_s < OPEN_S
 
     def check(self, origin: Origin, patience_s: float) -> None:
         """Let a request go on that may be sent.
@@ -89,6 +97,7 @@ class Breakers:
             self._states.popitem(last=False)
         now_s = self._clock.seconds()
         state.failures += 1
+        state.failed_at_s = now_s
         state.waited_s = max(state.waited_s, now_s - attempt.began_s if has_expired else inf)
         if state.failures == FAILURES or state.probe is attempt:
             state.open_until_s = now_s + OPEN_S

@@ -31,6 +31,11 @@ def explained(error: Exception, url: str, expired_s: float | None) -> Exception:
     return UpstreamUnreachable(f"{Origin.of(url)}: {words(cause)}", timed_out=timed_out)
 
 
+def has_hung_up(error: Exception) -> bool:
+    """Say whether a connection that stood was closed in place of an answer."""
+    return isinstance(error, _WrapperException) and isinstance(_cause(error), network.ConnectionClosed)
+
+
 def _cause(error: BaseException) -> BaseException:
     """Unwrap what Twisted wraps in lists of reasons; the first that is more than the loss of the connection."""
     if not isinstance(error, _WrapperException):

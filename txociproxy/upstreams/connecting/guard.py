@@ -33,14 +33,19 @@ from txociproxy.upstreams.origins import Origin
 
 @define(eq=False)
 class Guard:
-    """Judges every address that one entry leads to, and learns how far its own URLs reach."""
+    """Judges every address that one entry leads to, and learns how far its own URLs reach.
+
+    :ivar _own: by host of its URLs, how far the addresses reach that were seen for it.
+    """
 
     _entry: Entry
-    _own: set[Reach] = field(init=False, factory=set)
+    _own: dict[str, set[Reach]] = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
+    @_own.default
+    def _told_by_the_urls(self) -> dict[str, set[Reach]]:
         # A URL with an address in it says how far it reaches before anything was resolved.
-        self._own.update(reach for host in self._entry.own_hosts if (reach := literal_reach(host)) is not None)
+        told = ((host, _told_by(host)) for host in self._entry.own_hosts)
+        return {host: set() if reach is None else {reach} for host, reach in told}
 
     def forbids(self, origin: Origin) -> str | None:
         """Say why this origin must not be asked, as far as its URL tells; None is for the address to decide."""
@@ -57,20 +62,22 @@ class Guard:
 
         Names cannot be judged then; addresses in URLs can.
         """
-        reach = "loopback" if is_local_name(origin.host) else literal_reach(origin.host)
+        reach = _told_by(origin.host)
         return None if reach is None else self._reason(origin, reach)
 
     def _reason(self, origin: Origin, reach: Reach) -> str | None:
         if not self._entry.is_listed:
             return forbidden_reason(reach)
         if origin.host in self._entry.own_hosts:
-            self._own.add(reach)
+            self._own[origin.host].add(reach)
             return None
         return forbidden_reason(
             reach,
             named=origin in self._entry.named_origins,
-            private=bool(self._own - {"global"}),
-            loopback="loopback" in self._own,
+            # Whoever sends us on from a global address could give his name a private one as well (rebinding).
+            private=any(seen and "global" not in seen for seen in self._own.values()),
+            # What this machine is does not hang on what a name server says.
+            loopback=any(_told_by(host) == "loopback" for host in self._own),
         )
 
     def refusal(self, origin: Origin, reason: str) -> OCIError:
@@ -85,6 +92,11 @@ class Guard:
         return OCIError(
             "DENIED", f"{name} leads to {origin}, which is {reason}; the owner of this proxy can allow it {remedy}"
         )
+
+
+def _told_by(host: str) -> Reach | None:
+    """Return how far a host reaches, as far as its name tells."""
+    return "loopback" if is_local_name(host) else literal_reach(host)
 
 
 @implementer(IReactorTCP, IReactorTime, IReactorPluggableNameResolver)

@@ -13,7 +13,7 @@ from twisted.web.iweb import IAgent, IResponse
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.connecting.breakers import Attempt, Breakers
-from txociproxy.upstreams.connecting.failures import explained
+from txociproxy.upstreams.connecting.failures import explained, has_hung_up
 from txociproxy.upstreams.connecting.leases import LeasedResponse
 from txociproxy.upstreams.origins import Origin
 
@@ -24,12 +24,18 @@ class Outgoing:
 
     :ivar headers: what this request has beyond the fields that every one has.
     :ivar bulk: its answer may be long (blobs), so it counts among the bodies.
+    :ivar shows_client: a client has chosen its Authorization.
     """
 
     method: Literal["GET", "HEAD"]
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     bulk: bool = False
+    shows_client: bool = False
+
+    def with_client(self, authorization: str) -> Outgoing:
+        """Return the same request with what a client brought."""
+        return evolve(self.with_token(authorization), shows_client=True)
 
     def with_token(self, authorization: str | None) -> Outgoing:
         """Return the same request with an Authorization, or without."""
@@ -66,6 +72,7 @@ class Slots:
 class _Sending:
     """A request from its first wait to its answer, and why it ended before."""
 
+    shows_client: bool
     expired_s: float | None = None
     has_left: bool = False
     attempt: Attempt | None = None
@@ -86,7 +93,9 @@ class _Sending:
         # It shows in many forms, also as a name without address; none of them is the upstream's fault.
         meant = CancelledError() if self.has_left else explained(error, url, self.expired_s)
         if self.attempt is not None:
-            if isinstance(meant, UpstreamUnreachable):
+            # Whoever hangs up on one client's Authorization must not be out of reach for all others (law 7).
+            is_personal = self.shows_client and self.expired_s is None and has_hung_up(error)
+            if isinstance(meant, UpstreamUnreachable) and not is_personal:
                 self.attempt.failed(has_expired=self.expired_s is not None)
             else:
                 self.attempt.left()
@@ -111,8 +120,12 @@ class Wire:
         self._breakers = Breakers(self._clock)
 
     def is_down(self, url: str) -> bool:
-        """Whether the origin of a URL has not answered lately, and somebody is to find out or will later."""
+        """Whether the origin of a URL has not answered lately, and nothing is sent there now (RULES D8)."""
         return self._breakers.is_down(Origin.of(url))
+
+    def is_doubtful(self, url: str) -> bool:
+        """Whether the origin of a URL has just failed to answer, so that another one is the better choice."""
+        return self._breakers.is_doubtful(Origin.of(url))
 
     async def send(self, outgoing: Outgoing, budget: Budget) -> IResponse:
         """Return the answer with its headers in.
@@ -122,7 +135,7 @@ class Wire:
         """
         deadline_s = max(budget.left_s, 0.0)
         self._breakers.check(Origin.of(outgoing.url), deadline_s)  # at once, not after a wait for a slot
-        sending = _Sending()
+        sending = _Sending(outgoing.shows_client)
         exchange = sending.exchange = Deferred.fromCoroutine(self._exchange(outgoing, deadline_s, sending))
         timer = self._clock.callLater(deadline_s, sending.expire, deadline_s)
         started_s = self._clock.seconds()

@@ -108,8 +108,7 @@ class UpstreamTable:
         """
         if ns:
             return self.listed(ns)
-        claimed = self.by_host(host) or self.by_listener(listener)
-        return claimed or (self.entries[0] if len(self.entries) == 1 else None)
+        return self._claimed(host, listener) or (self.entries[0] if len(self.entries) == 1 else None)
 
     def route(self, name: str, ns: str | None, host: str | None, listener: str | None = None) -> Route:
         """Say which repository of which upstream a name means (RULES B1 to B5, B7).
@@ -119,7 +118,7 @@ class UpstreamTable:
         :param host: the one valid Host of the request.
         :raises OCIError: NAME_INVALID, or DENIED with the remedy.
         """
-        claimed = None if ns else self.by_host(host) or self.by_listener(listener)
+        claimed = None if ns else self._claimed(host, listener)
         if ns:
             entry = self.listed(ns)
             path = _without_namespace(name, entry.namespace)
@@ -130,6 +129,17 @@ class UpstreamTable:
         repository = entry.named(path)
         entry.check(repository)
         return Route(entry.namespace, repository, entry, bool(ns) or claimed is not None)
+
+    def _claimed(self, host: str | None, listener: str | None) -> Entry | None:
+        """Return the entry that the Host or the listener means; None if neither says anything (RULES B2).
+
+        :raises OCIError: DENIED at the listener of an upstream that a reload has taken away: its connections are
+            still open, and what clients show there is for nobody else.
+        """
+        entry = self.by_host(host) or self.by_listener(listener)
+        if entry is None and listener:
+            raise OCIError("DENIED", "no upstream has this listener any more; connect again")
+        return entry
 
     def _by_path(self, name: str) -> tuple[Entry, str]:
         """Take the namespace from the first segment, if it is one (RULES B3, B4)."""
