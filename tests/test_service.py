@@ -17,6 +17,7 @@ from twisted.python.components import Componentized
 from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy import __version__
+from txociproxy.admissions import Admissions
 from txociproxy.config import Config, load
 from txociproxy.introduction import is_public
 from txociproxy.logs import LogfmtObserver
@@ -81,7 +82,7 @@ class Stage:
     def house(self, *_: object) -> House:
         """Return a house in which everybody is this stage."""
         me, pool = cast(Any, self), cast(Any, _Pool(self))
-        return House(me, me, cast(Any, _Upstreams(self)), me, pool, (pool,))
+        return House(me, me, cast(Any, _Upstreams(self)), me, Admissions(float, 0, b""), pool, (pool,))
 
 
 @define(eq=False)

@@ -61,6 +61,10 @@ class Admissions:
         if key is not None:
             self._until_s.pop(key, None)
 
+    def forget_all(self) -> None:
+        """Hear that the upstreams may be others now."""
+        self._until_s.clear()
+
     def _key(self, pull: Pull, credentials: Credentials) -> _Key | None:
         if self._keep_s <= 0 or not isinstance(pull.reference, Digest):
             return None

@@ -30,8 +30,8 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def take_signals(reactor: Any, reload: Callable[[], object], leave: Callable[[int], object] = os._exit) -> None:
-    """End well at the first SIGTERM or SIGINT, and at once at the second; SIGHUP reloads.
+def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> None:
+    """End well at the first SIGTERM or SIGINT, and at once at the second.
 
     Twisted's own handlers let the process die by the signal after a clean end, and a second signal does nothing.
     They are set when the reactor starts, so this has to be called after that.
@@ -47,6 +47,10 @@ def take_signals(reactor: Any, reload: Callable[[], object], leave: Callable[[in
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, first)
+
+
+def take_reloads(reactor: Any, reload: Callable[[], object]) -> None:
+    """Reload at SIGHUP, which ends a process that says nothing about it; what comes early waits for the reactor."""
     signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
 
 

@@ -33,13 +33,13 @@ from txociproxy.introduction import is_public, trust_lines
 from txociproxy.modes import Authenticated, Transparent
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
-from txociproxy.process import observer_for, raise_file_limit, take_signals
+from txociproxy.process import observer_for, raise_file_limit, take_reloads, take_signals
 from txociproxy.reload import DoorClosed, Reload, table_of
 from txociproxy.storage.disk import DiskStorage
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
-from txociproxy.upstreams.entries.table import LiveTable
+from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.web.doors import door, place_of
 from txociproxy.web.making import make_site
@@ -70,8 +70,17 @@ class House:
     ingests: Ingests
     upstreams: Upstreams
     site: DoorSite
+    admissions: Admissions
     aside: Workers
     pools: tuple[Workers, ...]
+
+    def turn_to(self, table: UpstreamTable) -> None:
+        """Put another table of upstreams in place of the one that holds.
+
+        :raises ValueError: something in it cannot be used; then nothing has changed.
+        """
+        self.upstreams.turn_to(table)
+        self.admissions.forget_all()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Call what blocks without blocking."""
@@ -89,18 +98,18 @@ def build(config: Config, reactor: Any) -> House:
     storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
     table = LiveTable(table_of(config))
     upstreams = Upstreams(reactor, table, aside, proxies=config.outbound)
-    mode = mode_of(config, upstreams, reactor)
+    admissions = Admissions(time.time, config.auth_cache_s, random_key())
+    mode = mode_of(config, upstreams, reactor, admissions)
     core = assemble(storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
-    return House(storage, core.ingests, upstreams, site, aside, (aside, hashers, readers, writers))
+    return House(storage, core.ingests, upstreams, site, admissions, aside, (aside, hashers, readers, writers))
 
 
-def mode_of(config: Config, registry: Registry, clock: IReactorTime) -> IMode:
+def mode_of(config: Config, registry: Registry, clock: IReactorTime, admissions: Admissions) -> IMode:
     """Make the mode that was chosen."""
     if config.mode == "transparent":
         return Transparent()
-    admissions = Admissions(time.time, config.auth_cache_s, random_key())
     return Authenticated(Asking(registry, clock, True, config.silence_timeout_s), admissions)
 
 
@@ -167,6 +176,9 @@ class OCIProxyService(MultiService):
     def privilegedStartService(self) -> None:
         """Build everything and open the doors while we may; threads would not survive becoming a daemon before."""
         super().privilegedStartService()
+        if self._owns_process:
+            # From the moment that anybody can connect to us, others can signal us too; until then it would be the end.
+            take_reloads(self._reactor, self.reload)
         self._open()
 
     def startService(self) -> None:
@@ -183,7 +195,7 @@ class OCIProxyService(MultiService):
         """Take over the process, and say that clients can come."""
         if self._owns_process:
             raise_file_limit()
-            take_signals(self._reactor, self.reload)
+            take_signals(self._reactor)
         if self._config.mode == "authenticated" and any(map(is_public, self._ports)):
             self.log.warn("passwords and tokens cross the network in plain HTTP; put a TLS proxy in front")
         self.log.info("listening", doors=",".join(place_of(port) for port in self._ports))
@@ -201,7 +213,7 @@ class OCIProxyService(MultiService):
             self._reload = Reload(
                 self._config,
                 lambda: house.in_thread(self._reread),
-                house.upstreams.turn_to,
+                house.turn_to,
                 lambda place: self._listen(place, house.site.beside(place)),
                 doors,
             )

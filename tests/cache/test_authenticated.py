@@ -34,8 +34,8 @@ class AuthenticatedCase(CacheCase):
         """Make the mode; upstream has a blob and a tag."""
         super().setUp()
         asking = Asking(self.registry, self.clock, True)
-        mode = Authenticated(asking, Admissions(self.clock.seconds, self.auth_cache_s, b"k" * 32))
-        self.build(self.rules, mode=mode)
+        self.admissions = Admissions(self.clock.seconds, self.auth_cache_s, b"k" * 32)
+        self.build(self.rules, mode=Authenticated(asking, self.admissions))
         self.digest = self.hub.add(BLOB)
         self.hub.tag("1", MANIFEST)
         self.hub.refuses = {None: 401, MALLORY: 403}
@@ -270,6 +270,14 @@ class AdmissionCacheTests(AuthenticatedCase):
             self.hub.refuses, before = {}, len(self.hub_asked.requests)
             self.get(self.blob())
             self.assertEqual(len(self.hub_asked.requests) - before, requests, status)
+
+    def test_other_upstreams_are_asked_anew(self) -> None:
+        """After a reload the same namespace may mean another registry."""
+        self.get(self.blob("Basic alice"))
+        self.admissions.forget_all()
+        self.hub_asked.requests.clear()
+        self.get(self.blob("Basic alice"))
+        self.asked(f"HEAD {self.digest}")
 
     def test_a_removed_blob_is_known_to_be_removed_by_a_head(self) -> None:
         """The HEAD's own answer counts, whatever is kept about GETs."""
