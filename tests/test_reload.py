@@ -14,6 +14,7 @@ from txociproxy.config import Config, ConfigError, load
 from txociproxy.reload import DoorClosed, Reload, changed_settings
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.entries.table import UpstreamTable
+from txociproxy.upstreams.logins.accounts import Password
 
 OTHER = Entry("other.example", ("https://other.example",))
 
@@ -76,7 +77,7 @@ class ReloadTests(SynchronousTestCase):
         """What was added, removed and changed is said."""
         changed = evolve(self.config.upstreams[0], max_connections=3)
         after = evolve(self.config, upstreams=(changed, self.doored, OTHER), unlisted="deny")
-        (event,) = self.run_with(after)
+        event = self.run_with(after)[-1]
         self.assertEqual(self.tables, [UpstreamTable(after.upstreams, "docker.io", "deny")])
         self.assertEqual((event["added"], event["changed"]), ("other.example", "docker.io"))
         self.assertIn("ghcr.io", event["removed"])
@@ -121,10 +122,36 @@ class ReloadTests(SynchronousTestCase):
     def test_what_needs_a_new_start_is_named(self) -> None:
         """It is not taken, and the rest is."""
         after = evolve(self.config, tag_fresh_s=1.0, log_level="debug", upstreams=(*self.config.upstreams, OTHER))
-        warning, _ = self.run_with(after)
+        warning = self.run_with(after)[0]
         self.assertEqual(set(warning["names"].split(",")), {"tag_fresh_s", "log_level"})
         self.assertEqual(len(self.tables), 1)
         self.assertEqual(changed_settings(self.config, self.config), [])
+
+    def test_it_is_named_as_long_as_it_differs_from_what_runs(self) -> None:
+        """Not from what was read last."""
+        other = evolve(self.config, tag_fresh_s=1.0)
+        for config, expected in ((other, ["tag_fresh_s"]), (other, ["tag_fresh_s"]), (self.config, [])):
+            events = self.run_with(config)
+            self.assertEqual([event["names"] for event in events if "names" in event], expected)
+
+    def test_another_mode_is_not_taken(self) -> None:
+        """`unlisted`, which follows it, would be public while the authenticated mode goes on (RULES B6)."""
+        running = load({}, {"PROXY_MODE": "authenticated", "FS_ROOT": "/srv/x"})
+        read = load({}, {"PROXY_MODE": "transparent", "FS_ROOT": "/srv/x"})
+        self.assertEqual((running.unlisted, read.unlisted), ("deny", "public"))
+        self.reload.config = running
+        (event,) = self.run_with(read)
+        self.assertIn("the mode is transparent there, which needs a new start", event["reason"])
+        self.assertEqual((self.tables, self.reload.config), ([], running))
+
+    def test_who_sees_whose_credentials_is_said_again_when_it_changes(self) -> None:
+        """Also what a login of ours opens to everybody (RULES C6, D3)."""
+        owner = evolve(OTHER, account=Password("u", "hunter2"))
+        events = self.run_with(evolve(self.config, upstreams=(*self.config.upstreams, owner)))
+        said = [(event["log_format"], event["namespaces"]) for event in events if "namespaces" in event]
+        self.assertEqual([text[:20] for text, _ in said], ["these upstreams see ", "whoever reaches this"])
+        self.assertEqual(said[1][1], "other.example")
+        self.assertEqual(len(self.run_with(self.reload.config)), 1)
 
     def test_signals_that_come_together_are_one_or_two(self) -> None:
         """The last one is never lost."""

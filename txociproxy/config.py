@@ -14,6 +14,7 @@ from txociproxy.settings import SETTINGS, Setting
 from txociproxy.sources import Said, Written, said_in_environment, said_in_file, said_in_options, shown
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
 from txociproxy.upstreams.entries.table import Entry
+from txociproxy.upstreams.logins.secret_files import read_regular
 from txociproxy.yamlfile import ConfigError
 
 __all__ = ["Config", "ConfigError", "load", "unused_credentials"]
@@ -92,7 +93,7 @@ def load(
     environ = os.environ if environ is None else environ
     in_options, in_environment = said_in_options(options), said_in_environment(environ)
     file = in_options.get("config") or in_environment.get("config")
-    in_file, written = said_in_file(str(Path(file.texts[-1]).expanduser())) if file else ({}, Written())
+    in_file, written = said_in_file(_path_of(file)) if file else ({}, Written())
     said = {**in_file, **in_environment, **in_options}
     if default_mode is not None:
         said.setdefault("mode", Said("mode", (default_mode,)))
@@ -100,7 +101,7 @@ def load(
 
     values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
     _check_built(values, said, environ)
-    _check_key_file(values["token_key_file"])
+    _check_key_file(values["token_key_file"], said)
     values["outbound"] = _outbound(environ)
     _check_access(values, said)
     if values["fs_root"] is None:
@@ -124,6 +125,15 @@ def unused_credentials(config: Config) -> list[str]:
     if config.mode != "authenticated":
         return []
     return [entry.namespace for entry in config.upstreams if entry.account is not None]
+
+
+def _path_of(file: Said) -> str:
+    """Return where the file is, in the words of whoever named it.
+
+    :raises ConfigError: it cannot be the name of a file.
+    """
+    file.read(next(setting for setting in SETTINGS if setting.name == "config"))
+    return str(Path(file.texts[-1]).expanduser())
 
 
 def _value(setting: Setting, said: Said | None) -> Any:
@@ -180,16 +190,18 @@ def _check_access(values: dict[str, Any], said: Mapping[str, Said]) -> None:
         )
 
 
-def _check_key_file(name: str | None) -> None:
+def _check_key_file(name: str | None, said: Mapping[str, Said]) -> None:
     """Refuse a key that cannot be read or is too short; it is read again when it is needed."""
     if name is None:
         return
+    where = said["token_key_file"].where
     try:
-        length_bytes = len(Path(name).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"--token-key-file: {name!r} cannot be read ({error.strerror}); name a file") from error
+        length_bytes = len(read_regular(name, MIN_KEY_BYTES))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a path"
+        raise ConfigError(f"{where}: {name!r} cannot be read ({why}); name a file") from error
     if length_bytes < MIN_KEY_BYTES:
-        raise ConfigError(f"--token-key-file: {name!r} is too short; put {MIN_KEY_BYTES} random bytes into it")
+        raise ConfigError(f"{where}: {name!r} is too short; put {MIN_KEY_BYTES} random bytes into it")
 
 
 def _default_root(environ: Mapping[str, str], is_root: bool) -> str:

@@ -12,7 +12,7 @@ from txociproxy.oci.names import canonical_namespace
 from txociproxy.sources import Said, Written, shown
 from txociproxy.upstreams.entries.check import check_entry
 from txociproxy.upstreams.entries.read_account import accounts_from_json
-from txociproxy.upstreams.entries.reading import EntryError
+from txociproxy.upstreams.entries.reading import EntryError, without_userinfo
 from txociproxy.upstreams.entries.table import Entry, UpstreamTable, entry_from_mapping, entry_from_url, shipped_entries
 from txociproxy.upstreams.logins.accounts import Password
 from txociproxy.web.doors import check_listen
@@ -40,7 +40,8 @@ def chosen_upstreams(
     default = _default(said, values, table, timeouts)
     _apply_accounts(table, environ.get(_CREDENTIALS, "").strip(), written, configured)
     entries = tuple(table.values())
-    where = next((said[name].where for name in ("upstream_registry", "default_namespace") if name in said), "upstreams")
+    here = f"{written.place() if written.path else ''}upstreams"
+    where = next((said[name].where for name in ("upstream_registry", "default_namespace") if name in said), here)
     _check(where, entries, default)
     return entries, default
 
@@ -59,7 +60,7 @@ def _configured(written: Written, timeouts: Mapping[str, Any], environ: Mapping[
                 check_listen(entry.listen)
             except ValueError as error:
                 where = f"{written.place(place, 'listen')}upstreams[{entry.namespace}].listen"
-                raise ConfigError(f"{where}: {error}") from error
+                raise ConfigError(f"{where}: {without_userinfo(error)}") from error
         entries.append(entry)
         # Before they override shipped ones: two of the same would hide one.
         _check(f"{written.place(place)}upstreams", entries, entries[0].namespace)
@@ -87,9 +88,16 @@ def _default(
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     same = [known for known in table.values() if entry.urls[0] in known.urls]
-    if not same:
-        table[entry.namespace] = entry
-    return (same or [entry])[0].namespace
+    if same:
+        return same[0].namespace
+    if entry.namespace in table:
+        # Taking its place would drop what is configured about it: who may pull what, and whose credentials it sees.
+        raise ConfigError(
+            f"{where}: {shown(registry)} would be the upstream {entry.namespace}, which is in the table with other "
+            f"urls; write {entry.namespace}, or give its entry this URL"
+        )
+    table[entry.namespace] = entry
+    return entry.namespace
 
 
 def _apply_accounts(table: dict[str, Entry], content: str, written: Written, configured: list[Entry]) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from attrs import define, field, fields
+from attrs import define, evolve, field, fields
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txociproxy.config import Config, ConfigError
+from txociproxy.introduction import trust_lines
 from txociproxy.upstreams.entries.table import UpstreamTable
 
 # These are taken over; every other setting needs a new start.
@@ -32,7 +33,7 @@ class DoorClosed(Exception):
 class Reload:
     """Reads the configuration again when it is told to, once at a time.
 
-    :ivar config: what holds now.
+    :ivar config: what holds now; settings that need a new start as they were at the last.
     :ivar _reread: reads and checks it; what blocks in that is done in a thread.
     :ivar _turn: puts another table in place of the one that holds.
     :ivar _open: opens the listener of an upstream.
@@ -74,9 +75,12 @@ class Reload:
     async def _reload(self) -> None:
         try:
             config = await self._reread()
+            if config.mode != self.config.mode:
+                # What is not said follows the mode: `unlisted` would open under an authenticated mode that goes on.
+                raise ConfigError(f"the mode is {config.mode} there, which needs a new start")
             self._take(config)
         except (ConfigError, DoorClosed, ValueError) as error:
-            self.log.error("the configuration is not taken: {reason}; what was there stays", reason=str(error))
+            self.log.error("the configuration is not taken, what was there stays: {reason}", reason=str(error))
 
     def _take(self, config: Config) -> None:
         opened: dict[str, IListeningPort] = {}
@@ -94,13 +98,18 @@ class Reload:
         for place in [place for place in self.doors if place not in wanted]:
             self.doors.pop(place).stopListening()
         self.doors.update(opened)
-        self.config = config
+        held = {name: getattr(self.config, name) for name in changed_settings(self.config, config)}
+        self.config = evolve(config, **held)
 
     def _tell(self, config: Config) -> None:
         """Say what has been taken, and what has not."""
         left = changed_settings(self.config, config)
         if left:
             self.log.warn("these settings need a new start: {names}", names=",".join(left))
+        told = trust_lines(self.config)
+        for level, text, namespaces in trust_lines(config):
+            if (level, text, namespaces) not in told:
+                self.log.emit(level, text, namespaces=",".join(namespaces))
         before, after = ({entry.namespace: entry for entry in each.upstreams} for each in (self.config, config))
         self.log.info(
             "configuration reloaded",

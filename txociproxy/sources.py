@@ -49,10 +49,15 @@ def shown(value: object) -> str:
 
 
 def said_in_options(options: Mapping[str, Any]) -> dict[str, Said]:
-    """Read parsed options; those that were not given are None or empty."""
+    """Read parsed options; those that were not given are None, or an empty list.
+
+    :raises ConfigError: one was given as an empty text, as by a variable of a shell that nobody has set.
+    """
     said = {}
     for setting in SETTINGS:
         value = options.get(setting.option)
+        if value == "":
+            raise ConfigError(f"--{setting.option}: is empty; write a value, or leave it out")
         if value:
             said[setting.name] = Said(f"--{setting.option}", tuple(value) if setting.several else (str(value),))
     return said

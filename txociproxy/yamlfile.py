@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.upstreams.entries.read_keys import name_of
+from txociproxy.upstreams.logins.secret_files import read_regular
+
+# A thousand upstreams have less than one MiB.
+MAX_BYTES = 4 * 1024 * 1024
 
 # PyYAML quotes names of anchors and tags, which are pieces of a password that begins with *, & or !.  Single
 # characters and its own words are harmless.
@@ -50,6 +54,13 @@ class LinedList(list[Any]):
         self.lines = {}
 
 
+class _Unbuildable(yaml.constructor.ConstructorError):
+    """A value is not what it says that it is."""
+
+    def __init__(self, node: yaml.Node) -> None:
+        super().__init__(problem="a value that none can be", problem_mark=node.start_mark)
+
+
 class _Loader(yaml.SafeLoader):
     """Remembers lines, and refuses the same key twice, of which YAML's loader would silently take the last."""
 
@@ -57,6 +68,8 @@ class _Loader(yaml.SafeLoader):
         """Make a mapping; what is in it comes later, since YAML can refer to what is around."""
         data = LinedMapping()
         yield data
+        if not isinstance(node, yaml.MappingNode):  # "!!map" in front of something else
+            raise _Unbuildable(node)
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -65,6 +78,13 @@ class _Loader(yaml.SafeLoader):
         data.update(self.construct_mapping(node))
         for key, _ in node.value:  # with what `<<` has brought
             data.lines[self.construct_object(key)] = key.start_mark.line + 1
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Make a value; one that is not what its tag says ends PyYAML in many ways, and none knows the line."""
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
+            raise _Unbuildable(node) from None
 
     def lined_list(self, node: yaml.SequenceNode) -> Iterator[LinedList]:
         """Make a list."""
@@ -83,12 +103,14 @@ def parsed(path: str) -> LinedMapping:
 
     :raises ConfigError: it cannot be read, or is something else; nothing of what stands in it is in the text.
     """
+    text = ""
     try:
-        content = yaml.load(Path(path).read_text("utf-8"), _Loader)
+        text = _text(path)
+        content = yaml.load(text, _Loader)
     except OSError as error:
         raise ConfigError(f"--config: {path!r} cannot be read ({error.strerror}); name a readable file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(_not_yaml(path, error)) from None
+        raise ConfigError(_not_yaml(path, error, text)) from None
     if content is None:
         return LinedMapping()
     if not isinstance(content, LinedMapping):
@@ -97,12 +119,36 @@ def parsed(path: str) -> LinedMapping:
     return content
 
 
-def _not_yaml(path: str, error: Exception) -> str:
+def _text(path: str) -> str:
+    """Return what stands in the file; a pipe that nobody writes to must not hold up every later reload.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is no text.
+    """
+    data = read_regular(path, MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES} bytes")
+    return data.decode("utf-8")
+
+
+def _not_yaml(path: str, error: Exception, text: str) -> str:
     """Say where YAML ends and why."""
-    mark = getattr(error, "problem_mark", None)
-    place = f"{path}:{mark.line + 1}" if mark is not None else path
+    line = _line_of(error, text)
+    place = path if line is None else f"{path}:{line}"
     problem = getattr(error, "problem", None) or "not text, or a value that none can be"
     return f"{place}: the file is not YAML ({_QUOTED.sub(_harmless, problem)}); correct it there"
+
+
+def _line_of(error: Exception, text: str) -> int | None:
+    """Return the line of an error, as far as it is known."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return int(mark.line) + 1
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.count(b"\n", 0, error.start) + 1
+    if isinstance(error, yaml.reader.ReaderError):  # a character that YAML does not have
+        return text.count("\n", 0, error.position) + 1
+    return None
 
 
 def _harmless(found: re.Match[str]) -> str:

@@ -46,7 +46,8 @@ class CheckTests(SynchronousTestCase):
         self.assertTrue(err.startswith(f"{file}:4: upstreams[a.example].tls.ca: /nowhere/ca.pem: No such file"), err)
 
     def test_no_file(self) -> None:
-        """Said as at the start."""
+        """Said as at the start; no name at all is no good file either."""
+        self.assertEqual(self.run_command("config", "check", "")[0], 1)
         self.assertIn("cannot be read", self.run_command("config", "check", "/nowhere.yaml")[2])
 
     def test_rules_of_the_mode(self) -> None:

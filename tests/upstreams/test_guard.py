@@ -117,11 +117,34 @@ class GuardTests(SynchronousTestCase):
         self.assertIsNotNone(guard.reason(CDN, "127.0.0.1"))
         self.assertIsNotNone(guard.reason(CDN, "169.254.169.254"))
 
+    def test_a_name_that_is_global_too_makes_no_hop_private(self) -> None:
+        """Whoever can redirect us from a global address could make his name private as well, before or after."""
+        own = Origin.of("https://reg.example")
+        for addresses in (("10.0.0.1", "8.8.8.8"), ("8.8.8.8", "10.0.0.1"), ("127.0.0.1", "8.8.8.8")):
+            guard = Guard(Entry("corp", ("https://reg.example",)))
+            for address in addresses:
+                self.assertIsNone(guard.reason(own, address))
+            for address in ("10.0.0.2", "127.0.0.1"):
+                self.assertIsNotNone(guard.reason(CDN, address), (addresses, address))
+
+    def test_a_name_server_does_not_open_this_machine(self) -> None:
+        """Loopback counts only where the URL itself says it."""
+        guard = Guard(Entry("corp", ("https://reg.example",)))
+        self.assertIsNone(guard.reason(Origin.of("https://reg.example"), "127.0.0.1"))
+        self.assertIsNotNone(guard.reason(CDN, "127.0.0.1"))
+
+    def test_one_private_url_is_enough(self) -> None:
+        """The others may be in the world."""
+        guard = Guard(Entry("corp", ("http://10.0.0.1:5000", "https://reg.example")))
+        guard.reason(Origin.of("https://reg.example"), "8.8.8.8")
+        self.assertIsNone(guard.reason(CDN, "10.0.0.2"))
+
     def test_hops_of_a_loopback_upstream_may_be_loopback(self) -> None:
         """An address in the URL is known before anything is resolved."""
         guard = Guard(Entry("127.0.0.1:5000", ("http://127.0.0.1:5000",)))
         self.assertIsNone(guard.reason(Origin.of("http://127.0.0.1:5001"), "127.0.0.1"))
         self.assertIsNone(guard.reason(CDN, "::1"))
+        self.assertIsNone(Guard(Entry("corp", ("http://localhost:5000",))).reason(CDN, "127.0.0.1"))
 
     def test_named_origins_lead_anywhere(self) -> None:
         """Scheme and port count; the realm that is named is one."""

@@ -224,6 +224,11 @@ class HelperReaderTests(SynchronousTestCase):
             self.assertIn(word, str(error))
             self.assertNotIn(SECRET, str(error))
 
+    def test_half_a_character_is_no_login(self) -> None:
+        """JSON can hold what cannot be sent; the pull must not end in an error that nobody expects."""
+        for answer in (b'{"Username": "u", "Secret": "\\ud800"}', b'{"Username": "\\udc80", "Secret": "s"}'):
+            self.assertRaises(LoginUnavailable, login_from, answer, "docker-credential-x")
+
     def test_an_identity_token_is_not_a_password(self) -> None:
         """The text says what to do."""
         output = json.dumps({"Username": "<token>", "Secret": SECRET}).encode()

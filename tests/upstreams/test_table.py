@@ -54,6 +54,14 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(self.route("a", None, "CACHE.home.arpa:8080", table), ("corp", "a", True))
         self.assertEqual(self.route("a/b", None, "other", table), ("docker.io", "a/b", False))
 
+    def test_b2_a_listener_that_nobody_claims_any_more_means_nobody(self) -> None:
+        """A connection that a reload has left open: what its client shows is not for the default upstream (C6)."""
+        table = UpstreamTable(shipped_entries())
+        for ask in (lambda: table.route("team/app", None, "h", "tcp:8081"), lambda: table.bound(None, "h", "tcp:8081")):
+            error = self.assertRaises(OCIError, ask)
+            self.assertEqual((error.code, error.status), ("DENIED", 403))
+        self.assertEqual(table.route("team/app", "ghcr.io", "h", "tcp:8081").namespace, "ghcr.io")
+
     def test_b2_a_claimed_listener_means_its_upstream(self) -> None:
         """``listen:`` binds as a host does."""
         table = shipped_with(Entry("corp", ("http://corp",), listen="tcp:8081"))

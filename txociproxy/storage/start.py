@@ -35,7 +35,8 @@ def prepare(files: Files, layout: Layout, mode: str, adopt: bool = False) -> Non
         _remove_orphans(files, layout)
         _check_writable(files, layout)
     except OSError as error:
-        raise StorageUnavailable(f"cannot write to {layout.root}: {error.strerror or error}; name a directory we can write") from error
+        why = error.strerror or error
+        raise StorageUnavailable(f"cannot write to {layout.root}: {why}; name a directory we can write") from error
 
 
 def _check_marker(files: Files, layout: Layout, mode: str, adopt: bool) -> None:
