@@ -44,7 +44,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Needs real clients: skopeo, podman, containerd, docker.io, docker-registry (.ci/run installs them).
+# Needs real clients and what is around them (.ci/run installs the packages).
 e2e: $(VENV)/.installed-dev
 	$(TRIAL) --temp-directory=_trial_temp_e2e tests.e2e
 

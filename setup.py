@@ -50,7 +50,6 @@ setup(
             "ruff >= 0.17, < 0.18",  # a formatter that changes its mind is pinned
             "hypothesis >= 6.100",
             "coverage >= 7.6",
-            "bcrypt >= 4, < 6",  # the only hash that docker-registry takes in an htpasswd file (end-to-end tests)
         ],
     },
     entry_points={"console_scripts": ["ociproxy = txociproxy.cli.main:main"]},

@@ -14,6 +14,7 @@ from txociproxy.oci.errors import (
     StorageUnavailable,
     TxOCIProxyError,
     UpstreamUnreachable,
+    is_error,
     reason_phrase,
 )
 
@@ -64,3 +65,14 @@ class OtherErrorTests(SynchronousTestCase):
         """502 and 504 are told apart by a flag."""
         self.assertFalse(UpstreamUnreachable("m").timed_out)
         self.assertTrue(UpstreamUnreachable("m", timed_out=True).timed_out)
+
+
+class IsErrorTests(SynchronousTestCase):
+    """Which bodies are errors of the spec's form."""
+
+    def test_an_object_with_a_list_of_errors(self) -> None:
+        """As ours are; nothing else is one, however strange."""
+        self.assertTrue(is_error(OCIError("DENIED", "no").to_json()))
+        self.assertTrue(is_error(b'{"errors": []}'))
+        for body in (b"", b"<html>", b"[]", b"7", b'{"errors": 7}', b'{"error": []}', b"[" * 100_000, b"\xff"):
+            self.assertFalse(is_error(body), body[:20])

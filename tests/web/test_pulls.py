@@ -373,13 +373,35 @@ class RelayTests(SynchronousTestCase):
             (TAG, 403, "DENIED"),
             (TAG, 401, "UNAUTHORIZED"),
             (TAG, 429, "TOOMANYREQUESTS"),
-            (TAG, 500, "UNAVAILABLE"),
         ):
             registry.cache.verdict = Relay(status, (("Content-Type", "text/html"), ("Retry-After", "7")), b"")
             answer = registry.get(path)
             self.assertEqual((answer.status, answer.error(), answer.get("Retry-After")), (status, code, "7"))
             self.assertEqual(answer.get("Cache-Control"), "no-store")
             self.assertEqual(registry.ask("HEAD", path).get("Content-Type"), "text/html")
+
+    def test_a_failing_upstream_is_a_bad_gateway(self) -> None:
+        """502 with its status in words of the spec, and with its wait; its page stays here (RULES E11)."""
+        registry = Registry()
+        fields = (("Content-Type", "text/html"), ("Retry-After", "7"), ("Content-Encoding", "gzip"))
+        for path in (TAG, BLOB, "/v2/library/alpine/tags/list"):
+            for status in (500, 502, 503, 504, 599):
+                registry.cache.verdict = Relay(status, fields, b"<html>oops</html>")
+                answer = registry.get(path)
+                self.assertEqual((answer.status, answer.error(), answer.get("Retry-After")), (502, "UNAVAILABLE", "7"))
+                self.assertIn(str(status).encode(), answer.body)
+                self.assertIsNone(answer.get("Content-Encoding"))
+                self.assertEqual(registry.ask("HEAD", path).status, 502)
+
+    def test_a_wait_is_told_in_words_of_the_spec(self) -> None:
+        """429 with a page for people; one that has the words already is passed on as it is."""
+        registry = Registry()
+        for page, is_ours in ((b"<html>slow down</html>", True), (b'{"errors":[{"code":"X"}]}', False), (b"[]", True)):
+            registry.cache.verdict = Relay(429, (("Retry-After", "7"), ("Content-Type", "application/json")), page)
+            answer = registry.get(TAG)
+            self.assertEqual((answer.status, answer.get("Retry-After")), (429, "7"))
+            self.assertEqual(answer.body != page, is_ours)
+            self.assertEqual(answer.error(), "TOOMANYREQUESTS" if is_ours else "X")
 
     def test_an_outage_is_told_with_the_namespace_that_was_asked(self) -> None:
         """B1: whoever asked for one is answered for it."""

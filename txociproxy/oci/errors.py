@@ -68,6 +68,15 @@ class OCIError(TxOCIProxyError):
         return json.dumps({"errors": [{"code": self.code, "message": self.message}]}).encode("ascii")
 
 
+def is_error(body: bytes) -> bool:
+    """Say whether a body is an error as the spec wants it (distribution-spec, "Error Codes")."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("errors"), list)
+
+
 class UpstreamUnreachable(TxOCIProxyError):
     """No answer came from the upstream.
 

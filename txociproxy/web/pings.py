@@ -14,7 +14,7 @@ from txociproxy.upstreams.entries.table import Entry, LiveTable
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import about_ping, host_of, listener_of
 from txociproxy.web.authorization import Reception, Shown, expired, forwards
-from txociproxy.web.replies import Circumstances, relay_reply
+from txociproxy.web.replies import Circumstances, as_gateway, relay_reply
 from txociproxy.web.sending import Reply
 from txociproxy.web.settings import WebSettings
 
@@ -69,7 +69,7 @@ class Pings:
             return welcome(around)
         if relay.status == 200 or (has_token and relay.status < 500) or self._survives(relay):
             return welcome(around)
-        return relay_reply(relay, around)
+        return relay_reply(as_gateway(relay), around)
 
     def _survives(self, relay: Relay) -> bool:
         """Say whether the upstream is as good as lost, which is no reason to turn away who pulls what is kept."""

@@ -26,6 +26,7 @@ from txociproxy.web.asking import (
 from txociproxy.web.authorization import Reception
 from txociproxy.web.replies import (
     Circumstances,
+    as_gateway,
     as_oci_error,
     error_reply,
     in_words,
@@ -87,6 +88,7 @@ class Pulls:
             path, accept = f"referrers/{target.digest}", _REFERRERS_TYPE
         relay = await self._cache.listing(route.namespace, route.repository, path, target.query, credentials, accept)
         visit.outcome = relay.outcome
+        relay = as_gateway(relay)
         if request.method == b"GET":
             relay = in_words(relay, "NAME_UNKNOWN")
         return listing_reply(relay, around, f"/v2/{target.name}/{path}")
@@ -133,6 +135,7 @@ def _unless_known(relay: Relay, request: Request, ask: Ask, around: Circumstance
     """Pass on an answer; one that was asked as a HEAD in place of a GET has no body to pass on."""
     if relay.status == 200 and ask.method == "HEAD" and request.method == b"GET":
         return Reply(304, (*around.made, ("ETag", f'"{ask.pull.reference}"')))
+    relay = as_gateway(relay)
     if request.method == b"GET":
         relay = in_words(relay, "BLOB_UNKNOWN" if ask.pull.kind == "blob" else "MANIFEST_UNKNOWN")
     return relay_reply(relay, around)

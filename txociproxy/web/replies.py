@@ -7,7 +7,7 @@ from typing import Final, Literal
 from attrs import evolve, frozen
 
 from txociproxy.interfaces import HeaderList, Redirect, Relay, Serve
-from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
+from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable, is_error
 from txociproxy.oci.headers import cache_control, etag, etag_matches, kept, listed, relayed, rewrite_link
 from txociproxy.oci.ranges import ByteRange, RangeSpec
 from txociproxy.web.sending import Reply
@@ -118,6 +118,18 @@ def in_words(relay: Relay, unknown: str) -> Relay:
     fields = tuple(field for field in relay.headers if field[0].lower() not in about_body)
     body = OCIError(code, f"the upstream answers with status {relay.status}").to_json()
     return evolve(relay, headers=(*fields, ("Content-Type", "application/json")), body=body)
+
+
+def as_gateway(relay: Relay) -> Relay:
+    """Tell an upstream's failure as a gateway does: any 5xx is 502, and words are those of the spec.
+
+    A registry that fails says so in pages for people, and its 500 must not look like one of ours.
+    """
+    if relay.status < 500 and (relay.status != 429 or not relay.body or is_error(relay.body)):
+        return relay
+    retry = tuple(field for field in relay.headers if field[0].lower() == "retry-after")
+    bare = evolve(relay, headers=retry, body=b"", content_length=None)
+    return evolve(in_words(bare, ""), status=502 if relay.status >= 500 else 429)
 
 
 def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
