@@ -18,13 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy import __version__
 from txociproxy.admissions import Admissions
+from txociproxy.building import House, build
 from txociproxy.config import Config, load
 from txociproxy.introduction import is_public
 from txociproxy.logs import LogfmtObserver
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
 from txociproxy.process import FileWriter, observer_for
-from txociproxy.service import House, OCIProxyService, build, makeService
+from txociproxy.service import OCIProxyService, makeService
 from txociproxy.upstreams.entries.table import UpstreamTable
 from txociproxy.wiring import core_rules
 
