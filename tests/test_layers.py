@@ -15,7 +15,7 @@ PACKAGE = Path(txociproxy.__file__).parent
 LAYERS = (
     {"oci"},
     {"interfaces", "logs"},
-    {"answers", "bodies", "workers"},
+    {"answers", "bodies", "remembering", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
         *("admissions", "ages", "asking", "assembly", "blobs", "cache", "exchanges", "flights", "ingests", "listings"),

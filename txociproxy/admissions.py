@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from txociproxy.interfaces import Credentials, Pull
 from txociproxy.oci.names import Digest, Repository
+from txociproxy.remembering import remember
 
 MAX_ADMISSIONS = 10_000
 # The token specification's own default: a token of which nothing else is known is not believed for longer.
@@ -50,10 +51,8 @@ class Admissions:
         key = self._key(pull, credentials)
         if key is None:
             return
-        self._until_s.pop(key, None)
-        self._until_s[key] = min(self._now() + self._keep_s, self._ends_s(credentials))
-        if len(self._until_s) > MAX_ADMISSIONS:
-            self._until_s.popitem(last=False)
+        until_s = min(self._now() + self._keep_s, self._ends_s(credentials))
+        remember(self._until_s, key, until_s, MAX_ADMISSIONS)
 
     def forget(self, pull: Pull, credentials: Credentials) -> None:
         """Hear that the answer is no by now."""

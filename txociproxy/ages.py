@@ -9,9 +9,11 @@ from attrs import define, field
 
 from txociproxy.answers import fields_of
 from txociproxy.asking import Asking
+from txociproxy.flights import Flights, Landed
 from txociproxy.interfaces import Ask, Local, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest, Repository
+from txociproxy.remembering import remember
 
 MAX_CONFIRMED = 10_000
 QUIET_S = 30.0  # how long a lost upstream is not asked again about the same blob
@@ -29,6 +31,7 @@ class Ages:
     _asking: Asking
     _now: Callable[[], float]
     _good_until_s: OrderedDict[Key, float] = field(init=False, factory=OrderedDict)
+    _flights: Flights[None, Relay] = field(init=False, factory=Flights)
 
     async def gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
         """Return the upstream's own words when it has the blob no more; None lets the kept one be served.
@@ -40,15 +43,20 @@ class Ages:
         key = (ask.pull.namespace, ask.pull.repository, digest)
         if limit_s is None or self._is_good(key, found, limit_s):
             return None
+        asked = self._flights.join(key, lambda: self._ask(ask, key, limit_s))
         try:
-            response = await self._asking.head(ask, ask.pull, stale=True)
+            outcome, _ = await self._asking.in_time(ask.pull.namespace, asked)
         except (UpstreamUnreachable, OCIError):
             self._remember(key, self._now() + QUIET_S)
             return None
-        if response.code == 404:
-            return Relay(404, fields_of(response), b"")
-        self._remember(key, self._now() + (limit_s if response.code == 200 else QUIET_S))
-        return None
+        return outcome if isinstance(outcome, Relay) and outcome.status == 404 else None
+
+    async def _ask(self, ask: Ask, key: Key, limit_s: float) -> Landed[None] | Relay:
+        """Ask once for all who want it now; a refusal is this client's own (law 7)."""
+        response = await self._asking.head(ask, ask.pull, stale=True)
+        if response.code != 404:
+            self._remember(key, self._now() + (limit_s if response.code == 200 else QUIET_S))
+        return Landed(None) if response.code == 200 else Relay(response.code, fields_of(response), b"")
 
     def _is_good(self, key: Key, found: Local, limit_s: float) -> bool:
         now_s = self._now()
@@ -58,7 +66,4 @@ class Ages:
         return found.kept_at_s is not None and 0 <= now_s - found.kept_at_s <= limit_s
 
     def _remember(self, key: Key, until_s: float) -> None:
-        self._good_until_s.pop(key, None)
-        self._good_until_s[key] = until_s
-        if len(self._good_until_s) > MAX_CONFIRMED:
-            self._good_until_s.popitem(last=False)
+        remember(self._good_until_s, key, until_s, MAX_CONFIRMED)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
 
 from attrs import define, frozen
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
@@ -19,6 +20,8 @@ from txociproxy.upstreams.logins.accounts import LoginUnavailable
 MAX_RELAYED_BYTES = 1024 * 1024  # RULES E11
 # A small body that drips is never silent, and would hold its client and its connection as long as it likes.
 SMALL_BODY_S = 60.0
+STALE_DEADLINE_S = 2.0  # RULES D7
+T = TypeVar("T")
 
 
 class Registry(Protocol):
@@ -162,6 +165,21 @@ class Asking:
     def entry(self, namespace: str) -> Entry | None:
         """Return what is configured about a namespace."""
         return self._registry.entry(namespace)
+
+    def patience_s(self, namespace: str) -> float:
+        """Return how long a client waits who can have a stale answer: for upstream, and as long again for a token."""
+        entry = self.entry(namespace)
+        return 2 * (STALE_DEADLINE_S if entry is None else entry.stale_deadline_s)
+
+    async def in_time(self, namespace: str, asked: Coroutine[Any, Any, T]) -> T:
+        """Wait as long as a stale answer may wait; whatever takes longer is given up.
+
+        :raises UpstreamUnreachable: it takes longer.
+        """
+        try:
+            return await Deferred.fromCoroutine(asked).addTimeout(self.patience_s(namespace), self._clock)
+        except TimeoutError as error:
+            raise UpstreamUnreachable("the upstream did not say in time what holds now", timed_out=True) from error
 
     def _deadline_s(self, ask: Ask, pull: Pull, method: str, stale: bool) -> float | None:
         entry = self.entry(pull.namespace)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from txociproxy.asking import Asking
@@ -22,6 +25,7 @@ QUIET_S = 30.0  # how long a lost upstream is not asked again for the same list
 OVERHEAD_BYTES = 1024
 
 Key = tuple[str, Repository, str, str]
+T = TypeVar("T")
 
 
 @define(eq=False)
@@ -63,8 +67,9 @@ class Listings:
             self._kept.move_to_end(key)
             if self._clock.seconds() < kept.fresh_until_s:
                 return kept.relay
+        asked = self._flights.join(key, lambda: self._ask(key, send))
         try:
-            outcome, _ = await self._flights.join(key, lambda: self._ask(key, send))
+            outcome, _ = await (asked if kept is None else self._soon(key[0], asked))
         except (UpstreamUnreachable, OCIError):
             if kept is None:
                 raise
@@ -73,6 +78,26 @@ class Listings:
         if kept is not None and (relay.status == 429 or relay.status >= 500):
             return self._stale(kept)
         return relay
+
+    def _soon(self, namespace: str, asked: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Wait as long as a stale answer may wait (RULES D7).
+
+        A list that takes longer goes on coming for those who ask later: a slow registry is not a lost one.
+        """
+        running = Deferred.fromCoroutine(asked)
+        waiter: Deferred[T] = Deferred(lambda _: running.cancel())
+        late = UpstreamUnreachable("the upstream did not give its list in time", timed_out=True)
+        timer = self._clock.callLater(self._asking.patience_s(namespace), waiter.errback, late)
+
+        def over(result: T | Failure) -> None:
+            if timer.active():
+                timer.cancel()
+                waiter.callback(result)  # a Failure makes it an errback
+            elif isinstance(result, Failure):
+                result.trap(UpstreamUnreachable, OCIError)
+
+        running.addBoth(over)
+        return waiter
 
     async def _ask(self, key: Key, send: Callable[[], Awaitable[IResponse]]) -> Landed[Relay] | Relay:
         relay = await self._asking.relay(await send(), MAX_LISTING_BYTES)

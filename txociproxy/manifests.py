@@ -104,7 +104,9 @@ class Manifests:
 
         :param stale: whether a stale answer is at hand, which shortens the deadline.
         """
-        key = ("manifest", pull.namespace, pull.reference)
+        # Who can wait does not join one who cannot, and would fail with him; the other way round one ask does.
+        patient = ("manifest", pull.namespace, pull.reference)
+        key = (*patient, "hasty") if stale and not self._flights.is_flying(patient) else patient
         outcome, own = await self._flights.join(key, lambda: self._fetch(ask, pull, stale))
         return (outcome.value if isinstance(outcome, Landed) else outcome), own
 

@@ -160,7 +160,8 @@ SETTINGS: tuple[Setting, ...] = (
         "on_upstream_404",
         q.choice("keep", "drop"),
         "keep",
-        "What happens to a kept tag that the upstream no longer has: keep serves it on, drop forgets it.",
+        "What happens to a kept tag that the upstream no longer has: keep serves it on for as long as stale_if_error_s "
+        "says, drop forgets it.",
     ),
     Setting(
         "range_miss",

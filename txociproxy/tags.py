@@ -9,11 +9,10 @@ be kept is asked for every time; its pointer is remembered for outages all the s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
@@ -27,13 +26,10 @@ from txociproxy.oci.accept import AcceptClass, answers
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.manifests import bare_media_type, is_schema1
 from txociproxy.oci.names import Tag
+from txociproxy.remembering import remember
 
 MAX_REMEMBERED = 10_000
-STALE_DEADLINE_S = 2.0  # RULES D7
 MAX_BEFORE = 4  # as many classes as a tag has pointers (RULES A5)
-K = TypeVar("K")
-V = TypeVar("V")
-T = TypeVar("T")
 
 
 class UpstreamLost(UpstreamUnreachable):
@@ -95,7 +91,7 @@ class Tags:
         key = ("tag", name, ask.pull.accept_class, ask.method, brings, stale is not None)
         asked = self._flights.join(key, lambda: self._ask_upstream(ask, name, brings, stale))
         try:
-            outcome, own = await (asked if stale is None else self._in_time(asked, name))
+            outcome, own = await (asked if stale is None else self._asking.in_time(name.namespace, asked))
         except (UpstreamUnreachable, OCIError):
             if stale is None:
                 raise
@@ -108,15 +104,6 @@ class Tags:
             return Resolved(stale, "stale")
         return outcome
 
-    async def _in_time(self, asked: Coroutine[Any, Any, T], name: TagName) -> T:
-        """Wait as long as a stale answer may wait: for upstream, and as long again for a token or another name."""
-        entry = self._asking.entry(name.namespace)
-        limit_s = 2 * (STALE_DEADLINE_S if entry is None else entry.stale_deadline_s)
-        try:
-            return await Deferred.fromCoroutine(asked).addTimeout(limit_s, self._clock)
-        except TimeoutError as error:
-            raise UpstreamUnreachable("the upstream did not say in time what the tag means", timed_out=True) from error
-
     async def _ask_upstream(
         self, ask: Ask, name: TagName, brings: bool, stale: TagRecord | None
     ) -> Landed[Found] | Relay:
@@ -125,7 +112,7 @@ class Tags:
             response = await self._asking.head(ask, pull, stale=has_stale)
             record = self._record_of(pull, response) if response.code == 200 else None
             if response.code != 200:
-                return await self._refused(pull, name, Relay(response.code, fields_of(response), b""), stale)
+                return await self._refused(ask, name, Relay(response.code, fields_of(response), b""), stale)
             if record is not None:
                 return await self._told(ask, name, record, stale)
             if ask.method == "HEAD":
@@ -133,7 +120,7 @@ class Tags:
                 return Relay(200, fields_of(response), b"", content_length=promised_length(response))
         manifest = await self._manifests.get(ask, pull, stale=has_stale)
         if isinstance(manifest, Relay):
-            return manifest if manifest.status == 200 else await self._refused(pull, name, manifest, stale)
+            return manifest if manifest.status == 200 else await self._refused(ask, name, manifest, stale)
         record = self._record_for(pull, manifest)
         await self._storage.record_tag(name, record)
         return Landed(Found(record, manifest))
@@ -149,12 +136,14 @@ class Tags:
                 manifest = outcome
             else:
                 before = {**self._before.get(name, {}), stale.accept_class: stale}
-                _remember(self._before, name, dict(list(before.items())[-MAX_BEFORE:]))
+                remember(self._before, name, dict(list(before.items())[-MAX_BEFORE:]), MAX_REMEMBERED)
         await self._storage.record_tag(name, record)
         return Landed(Found(record, manifest))
 
-    async def _refused(self, pull: Pull, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
-        if relay.status == 404 and self.rules(pull, Tag(name.tag)).on_upstream_404 == "drop":
+    async def _refused(self, ask: Ask, name: TagName, relay: Relay, stale: TagRecord | None) -> Relay:
+        # Some registries say 404 to who may not see it: one client's word about himself drops nobody else's (law 7).
+        is_gone = relay.status == 404 and ask.credentials.is_anonymous
+        if is_gone and self.rules(ask.pull, Tag(name.tag)).on_upstream_404 == "drop":
             self._before.pop(name, None)
             await self._storage.forget_tag(name)
         if stale is not None and (relay.status == 429 or relay.status >= 500):
@@ -169,7 +158,7 @@ class Tags:
 
     def _be_quiet(self, name: TagName) -> None:
         """Do not ask for this tag again for a while."""
-        _remember(self._quiet_until, name, self._clock.seconds() + self._rules.quiet_s)
+        remember(self._quiet_until, name, self._clock.seconds() + self._rules.quiet_s, MAX_REMEMBERED)
 
     def _ask_behind(self, ask: Ask, name: TagName, known: TagRecord) -> None:
         # A quota that runs low is left to those who wait for an answer.
@@ -211,14 +200,6 @@ class Tags:
     def _record_for(self, pull: Pull, manifest: Manifest) -> TagRecord:
         descriptor = manifest.descriptor
         return TagRecord(pull.accept_class, descriptor.digest, descriptor.media_type, len(manifest.data), self._now())
-
-
-def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
-    """Put into a bounded table, in place of what was put in first."""
-    table[key] = value
-    table.move_to_end(key)
-    while len(table) > MAX_REMEMBERED:
-        table.popitem(last=False)
 
 
 def _name_of(pull: Pull, tag: Tag) -> TagName:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from tests.cache.house import CacheCase, content
 from tests.doubles import FakeResponse
@@ -104,6 +104,52 @@ class ListingTests(CacheCase):
                 self.assertEqual((relay.status, relay.body, relay.outcome), (200, first.body, "stale"))
             self.asked("GET tags/list?n=5")
 
+    def begin_list(self) -> Deferred[Relay]:
+        """Ask for the tags, without the answer."""
+        ask = self.ask("any")
+        return self.later(
+            self.core.cache.listing("docker.io", ask.pull.repository, "tags/list", "n=5", ask.credentials, "*/*")
+        )
+
+    def test_an_old_list_does_not_wait_for_a_slow_upstream(self) -> None:
+        """As long as a stale tag does; what comes later is good for those who ask then (RULES D7)."""
+        self.list()
+        self.clock.advance(61)
+        self.hub.holding = True
+        waiting = [self.begin_list() for _ in range(3)]
+        self.clock.advance(3.9)
+        self.assertNoResult(waiting[0])
+        self.clock.advance(0.2)
+        self.assertEqual([self.successResultOf(d).outcome for d in waiting], ["stale"] * 3)
+        self.assertEqual(self.list().outcome, "stale")
+        self.hub.answer()
+        self.assertEqual(self.list().outcome, "hit")
+        self.assertEqual((len(self.hub_asked.requests), self.clock.getDelayedCalls()), (2, []))
+
+    def test_a_slow_upstream_that_fails_in_the_end_is_lost(self) -> None:
+        """Nobody is there to be told, and the old list stays."""
+        self.list()
+        self.clock.advance(61)
+        self.hub.holding = self.hub.down = True
+        d = self.begin_list()
+        self.clock.advance(4.1)
+        self.hub.answer()
+        self.assertEqual(self.successResultOf(d).outcome, "stale")
+        self.assertEqual(self.list().outcome, "stale")
+
+    def test_a_client_that_leaves_ends_its_ask_for_a_list(self) -> None:
+        """An old list is at hand, or none."""
+        self.hub.holding = True
+        for cancelled in (1, 2):
+            d = self.begin_list()
+            d.cancel()
+            self.failureResultOf(d, CancelledError)
+            self.assertEqual((self.hub.cancelled, self.clock.getDelayedCalls()), (cancelled, []))
+            self.hub.holding = False
+            self.list()
+            self.clock.advance(61)
+            self.hub.holding = True
+
     def test_refusals_are_relayed_and_not_kept(self) -> None:
         """A 404 stays a 404, also when a list is remembered."""
         self.list()
@@ -148,10 +194,12 @@ class ListingTests(CacheCase):
         self.hub_asked.script = lambda _: evolve(big)
         for n in range(10):
             self.list(f"n={n}")
+            self.list("n=0")
+        self.assertEqual(len(self.hub_asked.requests), 10)
         self.hub_asked.requests.clear()
-        self.list("n=9")
-        self.list("n=0")
-        self.asked("GET tags/list?n=0")
+        for n in (9, 0, 1):
+            self.list(f"n={n}")
+        self.asked("GET tags/list?n=1")
 
     def test_what_a_list_was_asked_and_answered_with_counts_too(self) -> None:
         """A client chooses the query, and a registry its fields: both may be much longer than the list."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from attrs import evolve
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
 
 from tests.cache.house import CacheCase, content, manifest
 from tests.doubles import FakeResponse
 from txociproxy.assembly import CoreRules
-from txociproxy.interfaces import Exchanged, Relay
+from txociproxy.bodies.lending import MemoryBody
+from txociproxy.interfaces import Exchanged, Local, Relay
 from txociproxy.meanings import TagRules
+from txociproxy.modes import Transparent
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.oci.names import Repository
+from txociproxy.oci.names import Digest, Repository
+from txociproxy.storage.memory import MemoryStorage
 from txociproxy.upstreams.entries.entry import Entry, TagRule
 
 ONE, TWO = manifest("one"), manifest("two")
@@ -125,6 +129,34 @@ class QuotaTests(EntryCase):
         self.asked("HEAD 1")
 
 
+@define(eq=False)
+class Counting(MemoryBody):
+    """A body that counts who has closed it."""
+
+    closed: int = 0
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+        super().close()
+
+
+@define(eq=False)
+class Watched(MemoryStorage):
+    """A storage that remembers the bodies it has given away."""
+
+    given: list[Counting] = field(factory=list)
+
+    def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
+        """Find it, with a body that counts."""
+        found = super().find(digest, namespace)
+        return found.addCallback(lambda local: local and evolve(local, body=self._counting(digest)))
+
+    def _counting(self, digest: Digest) -> Counting:
+        self.given.append(Counting(self.content[digest].data, promised=1))
+        return self.given[-1]
+
+
 class BlobAgeTests(EntryCase):
     """``blob_invalidation_time``: an old blob is confirmed, and never fetched again for its age."""
 
@@ -141,6 +173,23 @@ class BlobAgeTests(EntryCase):
     def test_a_young_one_is_not_asked_about(self) -> None:
         """Up to its age."""
         self.clock.advance(1000)
+        self.assertEqual(self.get(self.blob), ("hit", BLOB))
+        self.asked()
+
+    def test_one_that_was_kept_in_the_future_is_old(self) -> None:
+        """The clock was set back since."""
+        self.storage.now = lambda: self.clock.seconds() + 5000
+        again = content(100_000, 2)
+        blob = self.ask(self.hub.add(again), kind="blob")
+        self.get(blob)
+        self.hub_asked.requests.clear()
+        self.assertEqual(self.get(blob), ("hit", again))
+        self.assertEqual([(r.method, r.deadline_s) for r in self.hub_asked.requests], [("HEAD", 2.0)])
+
+    def test_where_each_pull_is_asked_for_nobody_asks_again(self) -> None:
+        """The mode has just done so."""
+        self.build(self.rules, mode=Transparent(survives_upstream_loss=False))
+        self.clock.advance(1001)
         self.assertEqual(self.get(self.blob), ("hit", BLOB))
         self.asked()
 
@@ -162,6 +211,18 @@ class BlobAgeTests(EntryCase):
             self.assertEqual(self.relayed(self.blob).status, 404)
             self.asked(f"HEAD {self.digest}")
 
+    def test_what_is_not_served_after_all_is_closed(self) -> None:
+        """It is gone upstream, or the client left while it was asked."""
+        storage = Watched(content=self.storage.content)
+        self.build(self.rules, storage)
+        self.clock.advance(1001)
+        self.hub.holding = True
+        self.begin(self.blob).addErrback(lambda _: None).cancel()
+        self.hub.holding = False
+        self.hub.content.clear()
+        self.relayed(self.blob)
+        self.assertEqual([body.closed for body in storage.given], [1, 1])
+
     def test_a_lost_or_refusing_upstream_says_nothing(self) -> None:
         """It is served, and upstream left alone for a while."""
         self.clock.advance(1001)
@@ -170,6 +231,39 @@ class BlobAgeTests(EntryCase):
                 self.assertEqual(self.get(self.blob), ("hit", BLOB))
                 self.asked(*expected)
             self.clock.advance(31)
+
+    def test_a_silent_upstream_is_waited_for_as_for_a_stale_tag(self) -> None:
+        """The token server may be what is silent; then both are left alone for a while (RULES D7)."""
+        self.clock.advance(1001)
+        self.hub.holding = True
+        d = self.begin(self.blob)
+        self.clock.advance(3.9)
+        self.assertNoResult(d)
+        self.clock.advance(0.2)
+        self.assertEqual((self.serve_of(d).outcome, self.hub.cancelled), ("hit", 1))
+        self.assertEqual(self.get(self.blob), ("hit", BLOB))
+        self.asked(f"HEAD {self.digest}")
+
+    def test_many_at_once_share_one_question(self) -> None:
+        """A fleet that pulls an old image."""
+        self.clock.advance(1001)
+        self.hub.holding = True
+        waiting = [self.begin(evolve(self.blob, client=str(n))) for n in range(5)]
+        self.hub.answer()
+        self.assertEqual([self.serve_of(d).outcome for d in waiting], ["hit"] * 5)
+        self.asked(f"HEAD {self.digest}")
+
+    def test_a_refusal_says_nothing_to_those_who_wait(self) -> None:
+        """They ask in their own name; the upstream still has it."""
+        self.clock.advance(1001)
+        self.hub.refuses = {"Bearer bad": 401, None: 401}
+        self.hub.holding = True
+        names = ("Bearer bad", "Bearer good")
+        waiting = [self.begin(self.ask(self.digest, kind="blob", authorization=who)) for who in names]
+        for _ in range(3):
+            self.hub.answer()
+        self.assertEqual([self.serve_of(d).outcome for d in waiting], ["hit", "hit"])
+        self.assertEqual([r.authorization for r in self.hub_asked.requests], ["Bearer bad", None, "Bearer good"])
 
     def test_zero_asks_each_time(self) -> None:
         """Nothing is taken for granted."""

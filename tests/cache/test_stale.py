@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve
+from twisted.internet.defer import Deferred
 
-from tests.cache.house import REPOSITORY
+from tests.cache.house import INDEX_CLASS, MANIFEST_CLASS, REPOSITORY, manifest
 from tests.cache.tag_case import HOUR, NEW, OLD, TagCase
 from tests.doubles import FakeResponse, Request
+from txociproxy.interfaces import Local
 from txociproxy.modes import Transparent
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
+from txociproxy.oci.manifests import OCI_INDEX, OCI_MANIFEST, SCHEMA1
 from txociproxy.oci.names import Digest
+from txociproxy.storage.memory import MemoryStorage
+
+
+@define(eq=False)
+class Vanishing(MemoryStorage):
+    """A storage that somebody clears as soon as it has been looked at."""
+
+    def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
+        """Find it once."""
+        found = super().find(digest, namespace)
+        self.content.clear()
+        return found
 
 
 class StaleTests(TagCase):
@@ -83,6 +98,14 @@ class StaleTests(TagCase):
         self.hub.down = True
         self.failureResultOf(self.begin(self.ask("1")), UpstreamUnreachable)
 
+    def test_a_404_for_one_clients_credential_drops_nothing(self) -> None:
+        """Some registries say it to who may not see the tag; it is his own answer."""
+        self.rule(on_upstream_404="drop")
+        self.hub.refuses = {"Bearer poor": 404}
+        self.assertEqual(self.relayed(self.ask("1", authorization="Bearer poor")).status, 404)
+        self.hub.down = True
+        self.assertEqual(self.served(self.ask("1")).outcome, "stale")
+
     def test_a_dropped_tag_forgets_what_it_meant_before_too(self) -> None:
         """A HEAD had moved it to what nobody fetched."""
         self.rule(on_upstream_404="drop")
@@ -106,6 +129,13 @@ class StaleTests(TagCase):
             self.failureResultOf(self.begin(self.ask("1")), UpstreamUnreachable)
             self.hub.down, self.hub.status = False, 503
             self.assertEqual(self.relayed(self.ask("1")).status, 503)
+
+    def test_never_is_never(self) -> None:
+        """Not even in the second in which upstream has confirmed it; whatever a clock that was set back may say."""
+        self.rule(stale_if_error_s=0.0, fresh_s=0.0)
+        self.assertEqual(self.get(self.ask("1")), ("hit", OLD))
+        self.hub.down = True
+        self.failureResultOf(self.begin(self.ask("1")), UpstreamUnreachable)
 
     def test_nothing_kept_is_no_stale_answer(self) -> None:
         """The pointer alone answers nothing; upstream is asked as if the tag were new."""
@@ -154,6 +184,30 @@ class StaleTests(TagCase):
         self.assertEqual(self.get(self.ask(new)), ("miss", NEW))
         self.assertEqual(self.get(self.ask("1")), ("hit", NEW))
 
+    def test_each_class_of_clients_keeps_its_answer(self) -> None:
+        """HEADs of two of them have moved the tag to what nobody fetched."""
+        old = {INDEX_CLASS: manifest("old index", OCI_INDEX), MANIFEST_CLASS: OLD}
+        new = {INDEX_CLASS: manifest("new index", OCI_INDEX), MANIFEST_CLASS: NEW}
+        for meant in (old, new):
+            self.hub.down = False
+            self.hub.tag("1", *meant.values())
+            for accept, data in meant.items():
+                if meant is old:
+                    self.assertEqual(self.get(self.ask("1", accept=accept))[1], data)
+                else:
+                    self.served(self.ask("1", "HEAD", accept=accept))
+            self.grow_old()
+        self.hub.down = True
+        for accept, data in old.items():
+            self.assertEqual(self.get(self.ask("1", accept=accept)), ("stale", data))
+
+    def test_what_vanishes_meanwhile_is_no_answer(self) -> None:
+        """Somebody removes the file after it was seen: upstream is not asked another time."""
+        self.build(self.rules, Vanishing(content=self.storage.content, tags=self.storage.tags))
+        self.hub.down = True
+        self.failureResultOf(self.begin(self.ask("1")), UpstreamUnreachable)
+        self.asked("HEAD 1")
+
     def test_a_head_at_the_same_time_loses_no_answer_for_a_get(self) -> None:
         """What the tag has moved to does not come: the HEAD may say so, the GET has the old one."""
         self.move()
@@ -164,6 +218,42 @@ class StaleTests(TagCase):
         waiting = [self.begin(self.ask("1", method)) for method in ("HEAD", "GET")]
         self.hub.answer()
         self.assertEqual([self.serve_of(d).outcome for d in waiting], ["relay", "stale"])
+
+    def test_who_cannot_wait_joins_one_who_can(self) -> None:
+        """One download does for both; it costs him no more than his own time."""
+        new = self.move()
+        gets: list[Deferred[FakeResponse]] = []
+
+        def script(request: Request) -> Any:
+            if request.method == "HEAD":
+                return self.hub.respond(request)
+            gets.append(Deferred())
+            return gets[-1]
+
+        self.hub_asked.script = script
+        patient, hasty = self.begin(self.ask(new)), self.begin(self.ask("1"))
+        self.assertEqual(len(gets), 1)
+        gets[0].callback(FakeResponse(200, {"Content-Type": OCI_MANIFEST}, NEW))
+        self.assertEqual([self.bytes_of(self.serve_of(d)) for d in (patient, hasty)], [NEW, NEW])
+
+    def test_who_can_wait_does_not_fail_with_one_who_cannot(self) -> None:
+        """A pull by digest comes while a stale tag's new manifest is asked for with a short deadline (RULES D7)."""
+        new = self.move()
+        gets: list[Deferred[FakeResponse]] = []
+
+        def script(request: Request) -> Any:
+            if request.method == "HEAD":
+                return self.hub.respond(request)
+            gets.append(Deferred())
+            return gets[-1]
+
+        self.hub_asked.script = script
+        hasty, patient = self.begin(self.ask("1")), self.begin(self.ask(new))
+        self.assertEqual([r.deadline_s for r in self.hub_asked.requests], [2.0, 2.0, 30.0])
+        gets[0].errback(UpstreamUnreachable("slow", timed_out=True))
+        self.assertEqual(self.serve_of(hasty).outcome, "stale")
+        gets[1].callback(FakeResponse(200, {"Content-Type": OCI_MANIFEST}, NEW))
+        self.assertEqual(self.serve_of(patient).outcome, "miss")
 
     def test_a_mode_that_does_not_survive_has_no_stale_answers(self) -> None:
         """The loss shows."""
@@ -204,6 +294,7 @@ class WithoutDigestTests(TagCase):
         self.asked("GET 1")
         self.grow_old()
         self.assertEqual(self.get(self.ask("1"))[1], OLD)
+        self.assertEqual([r.deadline_s for r in self.hub_asked.requests], [2.0, 2.0])
         self.asked("HEAD 1", "GET 1")
         self.move()
         self.grow_old()
@@ -231,6 +322,13 @@ class WithoutDigestTests(TagCase):
         self.hub.down = True
         self.clock.advance(31)
         self.assertEqual(self.served(self.ask("1", "HEAD")).outcome, "stale")
+
+    def test_an_old_manifest_s_digest_is_not_remembered(self) -> None:
+        """schema1 is relayed and never kept, and a HEAD says so already (RULES E3)."""
+        fields = {"Docker-Content-Digest": str(Digest.of(b"x")), "Content-Length": "1", "Content-Type": SCHEMA1}
+        self.hub_asked.script = lambda _: FakeResponse(200, fields, b"")
+        self.relayed(self.ask("1", "HEAD"))
+        self.assertEqual(self.storage.tags, {})
 
     def test_a_digest_that_is_wrong_is_believed_by_nobody(self) -> None:
         """What upstream says and what it sends differ: 502, nothing kept."""

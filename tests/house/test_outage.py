@@ -23,6 +23,7 @@ KEPT, ABSENT = manifest("kept"), manifest("absent")
 KEPT_BLOB, ABSENT_BLOB = content(100_000, 1), content(100_000, 2)
 CONTENT = {str(Digest.of(data)): data for data in (KEPT, ABSENT, KEPT_BLOB, ABSENT_BLOB)}
 TAGS = {"kept": KEPT, "absent": ABSENT}
+LIST = b'{"name":"team/app","tags":["kept"]}'
 STALE_S, DEADLINE_S = Entry(NAMESPACE, (URL,)).stale_deadline_s, Entry(NAMESPACE, (URL,)).deadline_s
 TOKEN_S = Entry(NAMESPACE, (URL,)).token_deadline_s
 
@@ -80,7 +81,7 @@ class OutageCase(SynchronousTestCase):
         self.registry = TokenRegistry(content=self.serve)
         self.state: State | None = None
         self.house = WholeHouse(self.answer)
-        for path in ("manifests/kept", f"blobs/{Digest.of(KEPT_BLOB)}"):
+        for path in ("manifests/kept", f"blobs/{Digest.of(KEPT_BLOB)}", "tags/list"):
             self.assertEqual(self.house.get(f"/v2/team/app/{path}").status, 200)
         self.house.let_pass(4000)
 
@@ -97,7 +98,7 @@ class OutageCase(SynchronousTestCase):
     def serve(self, method: str, url: str, headers: Headers) -> Answer:
         """Give the content that a URL names."""
         reference = url.rpartition("/")[2]
-        data = CONTENT.get(reference) or TAGS.get(reference)
+        data = CONTENT.get(reference) or TAGS.get(reference) or (LIST if url.endswith("/tags/list") else None)
         if data is None:
             return answer(404, b"{}")
         is_manifest = "/manifests/" in url
@@ -110,7 +111,7 @@ class OutageCase(SynchronousTestCase):
         )
 
     def assert_kept_is_served(self) -> None:
-        """Tag and digests, GET and HEAD, within the time that is given to a lost upstream."""
+        """Tag, digests and list, GET and HEAD, within the time that is given to a lost upstream."""
         for method in ("GET", "HEAD"):
             for path, data in (
                 (f"blobs/{Digest.of(KEPT_BLOB)}", KEPT_BLOB),
@@ -123,6 +124,10 @@ class OutageCase(SynchronousTestCase):
                 if "sha256" in path:
                     self.assertEqual(len(self.house.net.asked), asked, "a kept digest needs no network")
         self.house.let_pass(TOKEN_S)  # an ask for a token goes on for others, as long as one may take
+        self.assertEqual(self.waiting.outstanding, 0)
+        got = self.house.within(2 * STALE_S + 0.1, self.house.begin("GET", "/v2/team/app/tags/list"))
+        self.assertEqual((got.status, got.body), (200, LIST))
+        self.house.let_pass(DEADLINE_S)  # so does one for a list
         self.assertEqual(self.waiting.outstanding, 0)
 
     def assert_absent_is(self, statuses: set[int]) -> None:

@@ -14,6 +14,7 @@ from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of
 from txociproxy.oci.errors import OCIError
+from txociproxy.remembering import remember
 from txociproxy.upstreams.collect import KeptResponse
 
 MAX_PAUSE_S = 300.0
@@ -38,10 +39,7 @@ class Pauses:
         """
         pause_s = retry_after_s(response, self._clock.seconds()) if response.code in (429, 503) else 0.0
         if pause_s > 0:
-            self._until_s.pop((address, own), None)
-            self._until_s[address, own] = self._clock.seconds() + pause_s
-            if len(self._until_s) > MAX_PAUSES:
-                self._until_s.popitem(last=False)
+            remember(self._until_s, (address, own), self._clock.seconds() + pause_s, MAX_PAUSES)
         return pause_s
 
     def left_s(self, address: str, own: bool) -> float:

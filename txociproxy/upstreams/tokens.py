@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from txociproxy.oci.errors import TxOCIProxyError
+from txociproxy.remembering import remember
 from txociproxy.upstreams.collect import KeptResponse
 
 # RULES A5.
@@ -112,10 +113,7 @@ class Tokens:
 
     def learn(self, place: Place, wanted: Wanted) -> None:
         """Remember what a place wants, so that the next request goes with it at once."""
-        self._learned.pop(place, None)
-        self._learned[place] = wanted
-        if len(self._learned) > MAX_CHALLENGES:
-            self._learned.popitem(last=False)
+        remember(self._learned, place, wanted, MAX_CHALLENGES)
 
     def learned(self, place: Place) -> Wanted | None:
         """Return what a place wants, as far as is known."""
@@ -162,7 +160,7 @@ class Tokens:
         del self._asks[key]
         waiters = self._waiting.pop(key)
         if isinstance(result, Token):
-            self._keep(key, result)
+            remember(self._kept, key, result, self._max_tokens)
         # Whoever is called may cancel another, which then leaves the list.
         while waiters:
             waiter = waiters.pop(0)
@@ -170,11 +168,6 @@ class Tokens:
                 waiter.callback(result)
             else:
                 waiter.errback(result)
-
-    def _keep(self, key: TokenKey, token: Token) -> None:
-        self._kept[key] = token
-        if len(self._kept) > self._max_tokens:
-            self._kept.popitem(last=False)
 
 
 async def _awaited(ask: Asker, key: TokenKey) -> Token:

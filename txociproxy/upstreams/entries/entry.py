@@ -81,8 +81,8 @@ class Entry:
     :ivar tag_rules: the first that matches a tag counts.
     :ivar blob_invalidation_time_s: how old a kept blob may be before the upstream is asked whether it still has it;
         None never asks.
-    :ivar quota_low: the part of the upstream's pull quota (RateLimit-Limit) below which asks stop that no client
-        waits for.
+    :ivar quota_low: the part of the upstream's pull quota (RateLimit-Limit) below which tags are not confirmed in the
+        background any more.
     :ivar is_listed: False for one that nobody has configured: public addresses only, nobody's credentials (RULES F1).
     :ivar stale_deadline_s: to the first byte where a stale answer is at hand (RULES D7, as the next three).
     :ivar head_deadline_s: for HEAD and manifests when the client has a fallback.
