@@ -15,7 +15,7 @@ from pathlib import Path
 
 from twisted.scripts import twistd
 
-from txociproxy import service
+from txociproxy import building
 from txociproxy.storage.files import Files
 
 # What is killed in the making of content, in the order of RULES G1.
@@ -89,7 +89,7 @@ class DyingFiles(Files):
 
 def main(orders: Path, argv: list[str]) -> None:
     """Be ``twistd``."""
-    vars(service)["Files"] = lambda: DyingFiles(orders)
+    vars(building)["Files"] = lambda: DyingFiles(orders)
     sys.argv = ["twistd", *argv]
     twistd.run()
 
