@@ -219,9 +219,8 @@ class StaleTests(TagCase):
         self.hub.answer()
         self.assertEqual([self.serve_of(d).outcome for d in waiting], ["relay", "stale"])
 
-    def test_who_cannot_wait_joins_one_who_can(self) -> None:
-        """One download does for both; it costs him no more than his own time."""
-        new = self.move()
+    def hold_gets(self) -> list[Deferred[FakeResponse]]:
+        """Answer HEADs; GETs are answered by the test, through what is returned."""
         gets: list[Deferred[FakeResponse]] = []
 
         def script(request: Request) -> Any:
@@ -231,6 +230,12 @@ class StaleTests(TagCase):
             return gets[-1]
 
         self.hub_asked.script = script
+        return gets
+
+    def test_who_cannot_wait_joins_one_who_can(self) -> None:
+        """One download does for both; it costs him no more than his own time."""
+        new = self.move()
+        gets = self.hold_gets()
         patient, hasty = self.begin(self.ask(new)), self.begin(self.ask("1"))
         self.assertEqual(len(gets), 1)
         gets[0].callback(FakeResponse(200, {"Content-Type": OCI_MANIFEST}, NEW))
@@ -239,15 +244,7 @@ class StaleTests(TagCase):
     def test_who_can_wait_does_not_fail_with_one_who_cannot(self) -> None:
         """A pull by digest comes while a stale tag's new manifest is asked for with a short deadline (RULES D7)."""
         new = self.move()
-        gets: list[Deferred[FakeResponse]] = []
-
-        def script(request: Request) -> Any:
-            if request.method == "HEAD":
-                return self.hub.respond(request)
-            gets.append(Deferred())
-            return gets[-1]
-
-        self.hub_asked.script = script
+        gets = self.hold_gets()
         hasty, patient = self.begin(self.ask("1")), self.begin(self.ask(new))
         self.assertEqual([r.deadline_s for r in self.hub_asked.requests], [2.0, 2.0, 30.0])
         gets[0].errback(UpstreamUnreachable("slow", timed_out=True))
