@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from attrs import define, field
 
@@ -21,6 +22,14 @@ QUIET_S = 30.0  # how long a lost upstream is not asked again about the same blo
 Key = tuple[str, Repository, Digest]
 
 
+class Doubt(NamedTuple):
+    """A kept blob that is older than the owner wants to believe."""
+
+    ask: Ask
+    key: Key
+    limit_s: float
+
+
 @define(eq=False)
 class Ages:
     """Asks whether the upstream still has an old blob; the bytes are proven, so they are never fetched again.
@@ -33,16 +42,21 @@ class Ages:
     _good_until_s: OrderedDict[Key, float] = field(init=False, factory=OrderedDict)
     _flights: Flights[None, Relay] = field(init=False, factory=Flights)
 
-    async def gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
+    def doubt(self, ask: Ask, digest: Digest, found: Local) -> Doubt | None:
+        """Return what is to be asked before a kept blob is served; nothing, as long as it is young enough."""
+        entry = self._asking.entry(ask.pull.namespace)
+        limit_s = None if entry is None else entry.blob_invalidation_time_s
+        if limit_s is None:
+            return None
+        key = (ask.pull.namespace, ask.pull.repository, digest)
+        return None if self._is_good(key, found, limit_s) else Doubt(ask, key, limit_s)
+
+    async def gone(self, doubt: Doubt) -> Relay | None:
         """Return the upstream's own words when it has the blob no more; None lets the kept one be served.
 
         A lost upstream, or one that refuses this client, says nothing about the blob.
         """
-        entry = self._asking.entry(ask.pull.namespace)
-        limit_s = None if entry is None else entry.blob_invalidation_time_s
-        key = (ask.pull.namespace, ask.pull.repository, digest)
-        if limit_s is None or self._is_good(key, found, limit_s):
-            return None
+        ask, key, limit_s = doubt
         asked = self._flights.join(key, lambda: self._ask(ask, key, limit_s))
         try:
             outcome, _ = await self._asking.in_time(ask.pull.namespace, asked)

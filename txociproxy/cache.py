@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import define, evolve
 from twisted.web.iweb import IResponse
 
-from txociproxy.ages import Ages
+from txociproxy.ages import Ages, Doubt
 from txociproxy.answers import field_of, fields_of, promised_length
 from txociproxy.asking import Asking
 from txociproxy.blobs import Blobs
@@ -90,7 +90,9 @@ class Cache:
         if isinstance(found, Local):
             # A blob has no type of its own, whatever it was when it was fetched.
             found = evolve(found, descriptor=evolve(found.descriptor, media_type=BLOB_TYPE))
-            gone = await self._gone(ask, digest, found)
+            # Where the mode has not asked the upstream already.
+            doubt = self._ages.doubt(ask, digest, found) if self._mode.survives_upstream_loss else None
+            gone = None if doubt is None else await self._gone(doubt, found)
             if gone is not None:
                 return gone
             return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
@@ -122,14 +124,12 @@ class Cache:
         descriptor = Descriptor(digest, promised_length(response), media_type)
         return Serve(descriptor, kept(fields_of(response)), None, "relay", self._serving.control("digest"))
 
-    async def _gone(self, ask: Ask, digest: Digest, found: Local) -> Relay | None:
-        """Let the upstream say that an old blob is no more; only where the mode has not asked it already."""
-        if not self._mode.survives_upstream_loss:
-            return None
+    async def _gone(self, doubt: Doubt, found: Local) -> Relay | None:
+        """Let the upstream say that an old blob is no more."""
         gone: Relay | None = None
         is_told = False
         try:
-            gone = await self._ages.gone(ask, digest, found)
+            gone = await self._ages.gone(doubt)
             is_told = True
         finally:
             if gone is not None or not is_told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Never
 
 from attrs import define, evolve, field, frozen
@@ -12,6 +13,7 @@ from txociproxy.flights import Flights, Landed
 from txociproxy.interfaces import ANONYMOUS, Credentials, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.headers import relayed
+from txociproxy.remembering import remember
 
 KEEP_S = 60.0
 # How long it is remembered that there was no answer: clients ping before everything, and each would wait for it.
@@ -37,7 +39,7 @@ class Pings:
     _asking: Asking
     _clock: IReactorTime
     _survives: bool
-    _kept: dict[str, _Kept] = field(factory=dict)
+    _kept: OrderedDict[str, _Kept] = field(factory=OrderedDict)
     _flights: Flights[Relay, Never] = field(factory=Flights)
 
     async def get(self, namespace: str, credentials: Credentials) -> Relay:
@@ -55,9 +57,8 @@ class Pings:
 
     async def _ask(self, namespace: str) -> Landed[Relay]:
         relay, is_lost = await self._answer(namespace, ANONYMOUS)
-        self._kept[namespace] = _Kept(_short(relay), self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
-        while len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+        kept = _Kept(_short(relay), self._clock.seconds() + (LOST_S if is_lost else KEEP_S))
+        remember(self._kept, namespace, kept, MAX_KEPT)
         return Landed(relay)
 
     async def _answer(self, namespace: str, credentials: Credentials) -> tuple[Relay, bool]:

@@ -13,6 +13,7 @@ from txociproxy.oci.challenges import (
     MAX_SCOPES,
     Challenge,
     Scope,
+    basic,
     bearer,
     parse_challenges,
     parse_scopes,
@@ -157,3 +158,12 @@ class ScopeTests(SynchronousTestCase):
         """Parsing loses nothing."""
         scope = Scope.parse(text)
         self.assertTrue(scope is None or str(scope) == text)
+
+
+class BasicTests(SynchronousTestCase):
+    """The value of an Authorization field with a name and a password."""
+
+    def test_the_bytes_are_not_judged(self) -> None:
+        """RFC 7617 section 2 has this pair; which characters are meant is for who asks."""
+        self.assertEqual(basic(b"Aladdin:open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+        self.assertEqual(basic("ü:£".encode("latin-1")), "Basic /Dqj")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 
@@ -116,6 +117,14 @@ def _gap(line: str, position: int) -> int:
     """Return where the next element begins; lists may have empty elements (RFC 9110 §5.6.1)."""
     match = _GAP.match(line, position)
     return match.end() if match else position
+
+
+def basic(user_and_password: bytes) -> str:
+    """Return the value of an Authorization field (RFC 7617 §2).
+
+    :param user_and_password: ``user:password``, in whatever bytes they are meant.
+    """
+    return "Basic " + base64.b64encode(user_and_password).decode("ascii")
 
 
 def bearer(realm: str, service: str, scope: str | None, error: str | None = None) -> str:

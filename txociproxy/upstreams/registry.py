@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
+from txociproxy.remembering import remember
 from txociproxy.upstreams.connecting.agents import Line, open_line
 from txociproxy.upstreams.connecting.connections import UpstreamPool
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
@@ -175,14 +176,12 @@ class _Unlisted:
 
         The one that was asked longest ago is forgotten for it; it has nothing of its own that would have to end.
         """
-        upstream = self._upstreams.pop(entry.namespace, None)
+        upstream = self._upstreams.get(entry.namespace)
         if upstream is None:
             line = self._open(entry, None, self._pool)
             wire = Wire(line.agent, self._reactor, entry.user_agent, self._slots)
             upstream = Upstream(entry, wire, self.tokens, self._reactor, None)
-        self._upstreams[entry.namespace] = upstream
-        if len(self._upstreams) > MAX_UNLISTED:
-            self._upstreams.popitem(last=False)
+        remember(self._upstreams, entry.namespace, upstream, MAX_UNLISTED)
         return upstream
 
     def forget(self, namespaces: set[str]) -> None:

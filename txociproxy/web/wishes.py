@@ -6,7 +6,6 @@ when it has a user.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from typing import BinaryIO, Final, cast
 from urllib.parse import parse_qs
@@ -14,7 +13,7 @@ from urllib.parse import parse_qs
 from attrs import field, frozen
 from twisted.web.server import Request
 
-from txociproxy.oci.challenges import Scope, parse_scopes
+from txociproxy.oci.challenges import Scope, basic, parse_scopes
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Repository
 from txociproxy.oci.requests import TokenAsk
@@ -140,7 +139,7 @@ def _in_form(parameters: Parameters) -> str | None:
         raise malformed("a user's name has no colon")  # RFC 7617 §2: it would end there
     if not name and not password:
         return None
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode("latin-1")).decode("ascii")
+    return basic(f"{name}:{password}".encode("latin-1"))
 
 
 def _only(parameters: Parameters, name: str) -> str:

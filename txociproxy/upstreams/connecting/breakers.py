@@ -9,6 +9,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.remembering import remember
 from txociproxy.upstreams.origins import Origin
 
 # RULES D8.
@@ -91,10 +92,8 @@ class Breakers:
 
     def failed(self, attempt: Attempt, has_expired: bool) -> None:
         """Count a failure; the last of a row, and that of a probe, close the origin for a while."""
-        state = self._states.pop(attempt.origin, None) or _State()
-        self._states[attempt.origin] = state
-        if len(self._states) > MAX_ORIGINS:
-            self._states.popitem(last=False)
+        state = self._states.get(attempt.origin) or _State()
+        remember(self._states, attempt.origin, state, MAX_ORIGINS)
         now_s = self._clock.seconds()
         state.failures += 1
         state.failed_at_s = now_s

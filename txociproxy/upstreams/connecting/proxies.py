@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -11,6 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from attrs import field, frozen
 
+from txociproxy.oci.challenges import basic
 from txociproxy.upstreams.connecting.reach import is_local_name, literal_reach
 from txociproxy.upstreams.origins import Origin
 
@@ -66,7 +66,7 @@ def _authorization(username: str | None, password: str | None) -> str | None:
     if not username and not password:
         return None
     pair = f"{unquote(username or '')}:{unquote(password or '')}"
-    return "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")
+    return basic(pair.encode("utf-8"))
 
 
 @frozen

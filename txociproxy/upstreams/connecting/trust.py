@@ -21,6 +21,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from txociproxy.remembering import remember
 from txociproxy.upstreams.connecting.tls_files import TlsFiles
 from txociproxy.upstreams.entries.entry import Entry, Tls
 from txociproxy.upstreams.origins import Origin
@@ -39,12 +40,10 @@ class SystemTrust:
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """Return what makes TLS connections to this host."""
-        creator = self._creators.pop(hostname, None)
+        creator = self._creators.get(hostname)
         if creator is None:
             creator = self._policy.creatorForNetloc(hostname, port)
-        self._creators[hostname] = creator
-        if len(self._creators) > MAX_TLS_HOSTS:
-            self._creators.popitem(last=False)
+        remember(self._creators, hostname, creator, MAX_TLS_HOSTS)
         return creator
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Protocol
 
 from attrs import Attribute, field, frozen
 
+from txociproxy.oci.challenges import basic
 from txociproxy.oci.errors import UpstreamUnreachable
 
 DEFAULT_LIFETIME_S = 3600.0
@@ -41,7 +41,7 @@ class Login:
     @property
     def authorization(self) -> str:
         """The value of an Authorization field (RFC 7617)."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+        return basic(f"{self.username}:{self.password}".encode())
 
 
 @frozen
