@@ -15,7 +15,7 @@ PACKAGE = Path(txociproxy.__file__).parent
 LAYERS = (
     {"oci"},
     {"interfaces", "logs"},
-    {"answers", "bodies", "remembering", "workers"},
+    {"answers", "bodies", "collect", "remembering", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
         *("admissions", "ages", "asking", "assembly", "blobs", "cache", "exchanges", "flights", "ingests", "listings"),

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import fields_of
+from txociproxy.collect import BodyTooLong, collect, discard
 from txociproxy.interfaces import ANONYMOUS, OWN, Ask, Credentials, IUpstream, Pull, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.logins.accounts import LoginUnavailable
 

@@ -106,11 +106,26 @@ class Local:
 
 @frozen
 class Elsewhere:
-    """Content that a client can fetch at another address."""
+    """Content that lies where a client can fetch it, and so can we.
+
+    :ivar namespace, kept_at_s: as in :class:`Local`.
+    """
 
     descriptor: Descriptor
     headers: HeaderList
-    url: str
+    namespace: str | None
+    place: IPlace
+    kept_at_s: float | None = None
+
+
+@frozen
+class Address:
+    """A URL that anybody can GET who has it; it is signed, so it is never logged.
+
+    :ivar expires_s: how long it is good from now on.
+    """
+
+    url: str = field(repr=False)
     expires_s: float
 
 
@@ -228,6 +243,23 @@ class IBody(Interface):
         """Say that this body will not be followed.  Whoever is given a body either follows or closes it, once."""
 
 
+class IPlace(Interface):
+    """Where content lies that is not on this machine."""
+
+    def address() -> Address:
+        """Return where a client gets it, ranges included; never blocks.
+
+        :raises StorageUnavailable: nothing can be signed now.
+        """
+
+    def read(byte_range: str | None) -> Awaitable[IResponse]:
+        """GET it ourselves: 200, or 206 for a range; headers in, body not yet delivered, as :meth:`IUpstream.get`.
+
+        :param byte_range: the value of a Range field, for example ``bytes=100-``.
+        :raises StorageUnavailable: no such answer came, and not in time.
+        """
+
+
 class ISpool(IConsumer):
     """The storage's consumer in the pipeline: content on its way in."""
 
@@ -277,6 +309,13 @@ class IStorage(Interface):
 
         :raises NoSpace: it cannot fit.
         :raises StorageUnavailable: nothing can be written now.
+        """
+
+    def await_turn(digest: Digest) -> Awaitable[bool]:
+        """Before content is fetched: let another process on the same storage that is fetching it be first.
+
+        Waits for a bounded time and never raises.  True says that somebody was waited for, so that it pays to look
+        again; False says at once that nobody else is known to be at work.
         """
 
     def remove(digest: Digest) -> Awaitable[bool]:

@@ -15,6 +15,7 @@ from twisted.web.iweb import IResponse
 from txociproxy.answers import field_of, fields_of
 from txociproxy.asking import SMALL_BODY_S, Asking
 from txociproxy.bodies.lending import MemoryBody, whole
+from txociproxy.collect import BodyTooLong, collect
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingests import BLOB_TYPE
 from txociproxy.interfaces import Ask, HeaderList, IStorage, IWorkers, Local, Pull, Relay
@@ -22,7 +23,6 @@ from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, Upstre
 from txociproxy.oci.headers import kept
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES, is_schema1, manifest_media_type
 from txociproxy.oci.names import Descriptor, Digest
-from txociproxy.upstreams.collect import BodyTooLong, collect
 
 KEEP_S = 30.0  # how long a manifest waits in memory for the disk
 MAX_FRESH_BYTES = 64 * 1024 * 1024  # of all that wait for it

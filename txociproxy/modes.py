@@ -10,13 +10,13 @@ from zope.interface import implementer
 from txociproxy.admissions import Admissions
 from txociproxy.answers import field_of, fields_of, promised_length
 from txociproxy.asking import Asking
+from txociproxy.collect import discard
 from txociproxy.interfaces import Admitted, Ask, HeaderList, IMode, Refused, Visibility
 from txociproxy.manifests import promised_digest
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Digest
 from txociproxy.oci.ranges import parse_content_range
-from txociproxy.upstreams.collect import discard
 
 
 @implementer(IMode)

@@ -11,13 +11,13 @@ from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of
 from txociproxy.asking import Asking
+from txociproxy.collect import discard
 from txociproxy.ingests import BLOB_TYPE, Ingests, Key
 from txociproxy.interfaces import Ask, Relay, Serve, Visibility
 from txociproxy.oci.headers import cache_control
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.oci.ranges import ByteRange, RangeSpec, parse_content_range
 from txociproxy.slots import Slots
-from txociproxy.upstreams.collect import discard
 
 RangeMiss = Literal["auto", "fill", "relay"]
 

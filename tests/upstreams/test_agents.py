@@ -26,8 +26,8 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from txociproxy.collect import collect, discard
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import collect, discard
 from txociproxy.upstreams.connecting.agents import READ_BYTES, open_line
 from txociproxy.upstreams.connecting.connections import CLOSING_S, IDLE_CONNECTION_S
 from txociproxy.upstreams.connecting.trust import SystemTrust

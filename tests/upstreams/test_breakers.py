@@ -17,8 +17,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import Answer, FakeNet, answer
+from txociproxy.collect import discard
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.connecting.breakers import FAILURES, MAX_ORIGINS, OPEN_S, Attempt, Breakers
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Slots, Wire
 from txociproxy.upstreams.origins import Origin

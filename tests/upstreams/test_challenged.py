@@ -26,10 +26,10 @@ from tests.upstreams.fakes import (
     token_url,
     upstream_on,
 )
+from txociproxy.collect import collect
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Tag
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.logins.accounts import Login, LoginUnavailable
 

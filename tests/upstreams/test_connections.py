@@ -10,7 +10,7 @@ from twisted.web.client import Agent
 from twisted.web.iweb import IResponse
 
 from tests.upstreams.sockets import Seen, Sockets, WebServer, reply
-from txociproxy.upstreams.collect import collect
+from txociproxy.collect import collect
 from txociproxy.upstreams.connecting.connections import UpstreamPool
 
 MAX_IDLE = 3

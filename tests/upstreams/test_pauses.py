@@ -24,9 +24,9 @@ from tests.upstreams.fakes import (
     upstream_on,
 )
 from txociproxy.answers import field_of
+from txociproxy.collect import collect
 from txociproxy.interfaces import ANONYMOUS, OWN, Credentials
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.pauses import MAX_PAUSES, Pauses, retry_after_s
 

@@ -10,9 +10,9 @@ from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import NAMESPACE, URL, Answer, FakeNet, FakeResponse, answer, pull_of, upstream_on
 from txociproxy.answers import field_of
+from txociproxy.collect import collect
 from txociproxy.interfaces import Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entries.entry import Entry
 
 BLOB_URL = f"{URL}/v2/team/app/blobs/sha256:{'a' * 64}"

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from tests.upstreams.fakes import Answer, FakeNet, answer, wire_on
+from txociproxy.collect import collect
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing
 from txociproxy.upstreams.redirects import Followed, follow, without_page
 

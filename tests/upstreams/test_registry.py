@@ -27,10 +27,10 @@ from tests.upstreams.fakes import (
     upstream_on,
     upstreams_on,
 )
+from txociproxy.collect import collect
 from txociproxy.interfaces import ANONYMOUS, Credentials, IUpstream
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository, Tag
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.connecting.breakers import FAILURES, OPEN_S
 from txociproxy.upstreams.entries.entry import Entry
 

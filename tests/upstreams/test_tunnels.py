@@ -14,9 +14,9 @@ from tests.doubles import InlineWorkers
 from tests.upstreams.certificates import Authority, trusted_by_the_system
 from tests.upstreams.fakes import pull_of
 from tests.upstreams.sockets import Pipe, Sockets, WebServer, quiet, reply, settled
+from txociproxy.collect import collect
 from txociproxy.interfaces import ANONYMOUS
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.connecting.agents import READ_BYTES
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
 from txociproxy.upstreams.connecting.tunnels import MAX_HEAD_BYTES

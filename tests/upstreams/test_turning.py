@@ -14,8 +14,8 @@ from tests.doubles import InlineWorkers
 from tests.upstreams.certificates import Authority, Issued
 from tests.upstreams.fakes import FakeLogins, pull_of
 from tests.upstreams.sockets import Sockets, WebServer, reply, settled
+from txociproxy.collect import collect
 from txociproxy.interfaces import ANONYMOUS
-from txociproxy.upstreams.collect import collect
 from txociproxy.upstreams.entries.entry import Entry, Tls
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.logins.accounts import Account, PasswordFile

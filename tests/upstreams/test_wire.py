@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.upstreams.fakes import Answer, FakeNet, FakeResponse, answer, wire_on
+from txociproxy.collect import collect, discard
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
-from txociproxy.upstreams.collect import collect, discard
 from txociproxy.upstreams.connecting.breakers import OPEN_S
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing
 

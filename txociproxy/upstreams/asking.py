@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of
+from txociproxy.collect import BodyTooLong, collect, discard
 from txociproxy.oci.challenges import parse_challenges
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import BodyTooLong, collect, discard
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin

@@ -8,9 +8,9 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from txociproxy.collect import kept
 from txociproxy.oci.challenges import Scope
 from txociproxy.upstreams.asking import ask_token, wanted_by
-from txociproxy.upstreams.collect import kept
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.logins.accounts import Login, LoginSource

@@ -8,12 +8,12 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.answers import field_of, fields_of
+from txociproxy.collect import KeptResponse, collect, kept
 from txociproxy.interfaces import Exchanged, Relay
 from txociproxy.oci.challenges import Scope
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Repository
 from txociproxy.upstreams.asking import ask_token, wanted_by
-from txociproxy.upstreams.collect import KeptResponse, collect, kept
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.origins import Origin

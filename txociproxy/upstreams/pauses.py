@@ -13,9 +13,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of
+from txociproxy.collect import KeptResponse
 from txociproxy.oci.errors import OCIError
 from txociproxy.remembering import remember
-from txociproxy.upstreams.collect import KeptResponse
 
 MAX_PAUSE_S = 300.0
 # Upstreams choose their token servers, so there might be many.

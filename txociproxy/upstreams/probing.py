@@ -8,8 +8,8 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
+from txociproxy.collect import KeptResponse, discard, kept
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import KeptResponse, discard, kept
 from txociproxy.upstreams.connecting.wire import Outgoing
 from txociproxy.upstreams.redirects import Followed, without_page
 

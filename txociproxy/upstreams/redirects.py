@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from txociproxy.collect import KeptResponse, discard, kept
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import KeptResponse, discard, kept
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.origins import Origin
 

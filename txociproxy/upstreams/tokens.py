@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txociproxy.collect import KeptResponse
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.remembering import remember
-from txociproxy.upstreams.collect import KeptResponse
 
 # RULES A5.
 MAX_TOKENS = 10_000

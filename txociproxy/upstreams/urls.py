@@ -10,11 +10,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
+from txociproxy.collect import discard
 from txociproxy.interfaces import Credentials
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.names import Repository
 from txociproxy.upstreams.challenged import Challenged
-from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.logins.accounts import LoginUnavailable

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
+from txociproxy.collect import discard
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import discard
 from txociproxy.upstreams.connecting.breakers import Attempt, Breakers
 from txociproxy.upstreams.connecting.failures import explained, has_hung_up
 from txociproxy.upstreams.connecting.leases import LeasedResponse

@@ -11,8 +11,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from tests.upstreams.fakes import answer
+from txociproxy.collect import BodyTooLong, KeptResponse, collect, discard, kept
 from txociproxy.oci.errors import UpstreamUnreachable
-from txociproxy.upstreams.collect import BodyTooLong, KeptResponse, collect, discard, kept
 
 
 class CollectTests(SynchronousTestCase):
