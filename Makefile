@@ -44,7 +44,8 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Needs real clients and what is around them (.ci/run installs the packages).
+# Needs real clients and what is around them (.ci/run installs the packages); servers that it built are in .tools/bin.
+e2e: export PATH := $(CURDIR)/.tools/bin:$(PATH)
 e2e: $(VENV)/.installed-dev
 	$(TRIAL) --temp-directory=_trial_temp_e2e tests.e2e
 

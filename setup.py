@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-AWS = ["boto3 >= 1.36, < 2"]  # logins for ECR, and storage in S3 once it is built; imported only when it is used
+AWS = ["boto3 >= 1.36, < 2"]  # logins for ECR, storage in S3; imported only when it is used
 
 
 def version() -> str:
@@ -44,6 +44,10 @@ setup(
         "http2": ["twisted[http2]"],  # for h2 at our door, which is not built yet
         "dev": [
             *AWS,
+            # An S3 server within the tests' own process.  Its extra for servers brings a dozen more for other services.
+            "moto[s3] >= 5.2, < 6",
+            "flask >= 3, < 4",  # without these two its server does not start
+            "flask-cors >= 5, < 7",
             "mypy >= 2.4, < 2.5",  # mypy-zope is made for exactly one series of mypy
             "mypy-zope == 1.0.17",
             "types-PyYAML",

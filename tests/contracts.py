@@ -27,6 +27,7 @@ HEADERS: HeaderList = (("X-Origin", "west"), ("X-Origin", "caf\xe9"))
 NAMESPACE = "ghcr.io"
 NAMESPACES = ("docker.io", "ghcr.io", "quay.io")
 DATA = bytes(range(256)) * 40
+STORIES = st.lists(st.tuples(st.sampled_from(NAMESPACES), st.sampled_from(("held", "held", "open", "remove"))))
 TAG = TagName("docker.io", Repository("library/alpine"), "3.20")
 
 
@@ -229,10 +230,14 @@ class HeldContract(StorageBench):
         """It has a name like any other."""
         self.assert_seen_from({"quay.io"}, self.hold("quay.io", b""), b"")
 
-    @given(st.lists(st.tuples(st.sampled_from(NAMESPACES), st.sampled_from(("held", "held", "open", "remove")))))
+    @given(STORIES)
     @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
     def test_any_story_ends_as_its_rules_say(self, story: list[tuple[str, str]]) -> None:
         """After every step, from every namespace."""
+        self.live_through(story)
+
+    def live_through(self, story: list[tuple[str, str]]) -> None:
+        """Keep and remove, and look who sees it."""
         digest = Digest.of(DATA)
         self.outcome(self.storage.remove(digest))
         seen_from: set[str] = set()
@@ -421,6 +426,14 @@ class StorageContract(HeldContract):
         self.work()
         self.assertIsInstance(spool.failure, NoSpace)
         self.assert_unpublished(self.commit(spool))
+
+    # --- turns
+
+    def test_nobody_waits_where_nobody_else_is_at_work(self) -> None:
+        """At once False, before content is kept and after it, however often it is asked."""
+        for _ in range(2):
+            self.assertIs(self.outcome(self.storage.await_turn(Digest.of(DATA))), False)
+        self.assertIs(self.outcome(self.storage.await_turn(self.keep())), False)
 
     # --- tags
 

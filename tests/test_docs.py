@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -50,6 +51,26 @@ THEIR_NAMES = (
         ("blob_invalidation_time", "UPSTREAM_CREDENTIALS"),
     ),
 )
+
+# Amazon S3 User Guide, "Required permissions for Amazon S3 API operations".
+RIGHTS = {
+    "head_object": ("s3:GetObject",),
+    "get_object": ("s3:GetObject",),
+    "list_objects_v2": ("s3:ListBucket",),
+    "create_bucket": ("s3:CreateBucket",),
+    "put_object": ("s3:PutObject",),
+    "delete_object": ("s3:DeleteObject",),
+    "copy_object": ("s3:GetObject", "s3:PutObject"),
+    "create_multipart_upload": ("s3:PutObject",),
+    "upload_part": ("s3:PutObject",),
+    "upload_part_copy": ("s3:GetObject", "s3:PutObject"),
+    "complete_multipart_upload": ("s3:PutObject",),
+    "abort_multipart_upload": ("s3:AbortMultipartUpload",),
+    "list_multipart_uploads": ("s3:ListBucketMultipartUploads",),
+    "get_bucket_lifecycle_configuration": ("s3:GetLifecycleConfiguration",),
+    "put_bucket_lifecycle_configuration": ("s3:PutLifecycleConfiguration",),
+    "delete_bucket_lifecycle": ("s3:PutLifecycleConfiguration",),
+}
 
 
 def rows(text: str) -> list[list[str]]:
@@ -122,7 +143,7 @@ class ConfigurationPageTests(SynchronousTestCase):
     def test_the_examples_are_configurations(self) -> None:
         """What a person copies from the page starts, once the files that it names are there."""
         examples = re.findall(r"```yaml\n(.*?)```", self.page, re.S)
-        self.assertEqual(len(examples), 12)
+        self.assertEqual(len(examples), 13)
         for example in examples:
             config = self.loaded(example)
             self.assertIn(config.mode, example)
@@ -149,6 +170,32 @@ class ConfigurationPageTests(SynchronousTestCase):
         environ = dict(word.split("=", 1) for word in shlex.split(example))
         owners = [entry.namespace for entry in load({}, environ).upstreams if entry.account is not None]
         self.assertEqual(owners, ["docker.io", "quay.io"])
+
+    def test_the_example_of_a_bucket_is_one(self) -> None:
+        """Each of its lines reaches the configuration."""
+        (example,) = [
+            each for each in re.findall(r"```yaml\n(.*?)```", self.page, re.S) if "storage_backend: s3" in each
+        ]
+        config = self.loaded(example)
+        assert config.s3 is not None
+        self.assertEqual((config.s3.prefix, config.s3.tier_max_bytes), ("production", 50 * 2**30))
+        self.assertEqual((config.redirect_above_bytes, len(config.no_redirect)), (64 * 2**20, 1))
+
+    def test_the_fleet_of_the_readme_is_a_configuration(self) -> None:
+        """What each machine of it is given."""
+        (example,) = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+        config = load({}, dict(word.split("=", 1) for word in shlex.split(example)))
+        assert config.s3 is not None
+        self.assertEqual((config.s3.bucket, config.spool_dir), ("oci-cache", "/var/spool/txociproxy"))
+
+    def test_every_right_that_is_used_is_told(self) -> None:
+        """By the operations of the SDK that the code names, and by what a signed address is for."""
+        (policy,) = re.findall(r"```json\n(.*?)```", self.page, re.S)
+        told = {action for statement in json.loads(policy)["Statement"] for action in statement["Action"]}
+        code = "".join(path.read_text("utf-8") for path in (ROOT / "txociproxy/storage/s3").glob("*.py"))
+        used = set(re.findall(r"ask\(\s*\"([a-z0-9_]+)\"", code)) | set(re.findall(r"publish\(\"([a-z0-9_]+)\"", code))
+        self.assertEqual(used - set(RIGHTS), set())
+        self.assertEqual({right for name in used for right in RIGHTS[name]} - {"s3:CreateBucket"}, told)
 
 
 class OtherProgramsTests(SynchronousTestCase):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from attrs import define, field
 from twisted.application.service import Application, IServiceCollection
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, Logger, capturedLogs
@@ -18,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy import __version__
 from txociproxy.admissions import Admissions
-from txociproxy.building import House, build
+from txociproxy.building import BUCKET_THREADS, House, build
 from txociproxy.config import Config, load
 from txociproxy.introduction import is_public
 from txociproxy.logs import LogfmtObserver
@@ -28,6 +31,21 @@ from txociproxy.process import FileWriter, observer_for
 from txociproxy.service import OCIProxyService, makeService
 from txociproxy.upstreams.entries.table import UpstreamTable
 from txociproxy.wiring import core_rules
+
+ROOT = Path(__file__).parent.parent
+# Prints what of a bucket has been imported after a start.
+WITHOUT_A_BUCKET = """
+import sys
+from twisted.internet.testing import MemoryReactorClock
+from txociproxy.config import load
+from txociproxy.service import OCIProxyService
+environ = {"PROXY_MODE": "transparent", "LISTEN_ADDR": "127.0.0.1:0", "FS_ROOT": sys.argv[1]}
+service = OCIProxyService(load({}, environ), MemoryReactorClock())
+service.privilegedStartService()
+service.startService()
+names = [name for name in sorted(sys.modules) if name.startswith(("txociproxy.storage.s3.", "boto"))]
+print(*(name.removeprefix("txociproxy.storage.s3.") for name in names))
+"""
 
 
 def config(**environ: str) -> Config:
@@ -43,6 +61,7 @@ class Stage:
     running: int = 0
     noisy: bool = True
     refusal: StorageUnavailable | None = None
+    storage_end: Deferred[None] = field(factory=lambda: succeed(None))
     upstreams_end: Deferred[None] = field(factory=lambda: succeed(None))
 
     @property
@@ -70,6 +89,15 @@ class Stage:
             raise self.refusal
         self.done.append(f"storage {'adopted' if adopt else 'ready'} for {mode}")
 
+    def start(self) -> None:
+        """Begin what the storage does in the background."""
+        self.done.append("storage started")
+
+    def stop(self) -> Deferred[None]:
+        """End it."""
+        self.done.append("storage stopped")
+        return self.storage_end
+
     def abandon_all(self) -> None:
         """End the ingests."""
         self.done.append("ingests abandoned")
@@ -83,7 +111,8 @@ class Stage:
     def house(self, *_: object) -> House:
         """Return a house in which everybody is this stage."""
         me, pool = cast(Any, self), cast(Any, _Pool(self))
-        return House(me, me, cast(Any, _Upstreams(self)), me, Admissions(float, 0, b""), pool, (pool,))
+        upstreams, ways = cast(Any, _Upstreams(self)), cast(Any, _Ways(self))
+        return House(me, me, upstreams, me, Admissions(float, 0, b""), pool, (pool,), ways)
 
 
 @define(eq=False)
@@ -100,6 +129,18 @@ class _Upstreams:
         """End."""
         self._stage.done.append("connections ended")
         return self._stage.upstreams_end
+
+
+@define(eq=False)
+class _Ways:
+    """Connections to a bucket."""
+
+    _stage: Stage
+
+    def stop(self) -> Deferred[None]:
+        """End."""
+        self._stage.done.append("ways ended")
+        return succeed(None)
 
 
 @define(eq=False)
@@ -163,7 +204,7 @@ class ServiceTests(SynchronousTestCase):
         """Each address of ``listen`` becomes a port; the second start step opens nothing again."""
         self.started(LISTEN_ADDR="127.0.0.1:8080,127.0.0.2:8081")
         self.assertEqual(self.doors(), [("127.0.0.1", 8080), ("127.0.0.2", 8081)])
-        self.assertEqual(self.stage.done, ["storage ready for transparent"])
+        self.assertEqual(self.stage.done, ["storage ready for transparent", "storage started"])
 
     def test_an_upstream_with_a_door_of_its_own_gets_it(self) -> None:
         """Its site knows the name of its listener (RULES B2)."""
@@ -174,20 +215,23 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("beside 127.0.0.1:8082", self.stage.done)
 
     def test_it_ends_in_order(self) -> None:
-        """Connections of clients drain, running answers may end; then ingests, connections, threads, one by one."""
+        """Clients' connections drain, answers may end; then ingests, storage, connections, threads, one by one."""
         service = self.started()
         self.stage.done.clear()
         self.stage.running = 1
+        self.stage.storage_end = Deferred()
         self.stage.upstreams_end = Deferred()
         ended = service.stopService()
         self.reactor.advance(1)
         self.assertEqual(self.stage.done, ["connections drained"])
         self.stage.running = 0
         self.reactor.advance(1)
-        self.assertEqual(self.stage.done[1:], ["ingests abandoned", "connections ended"])
+        self.assertEqual(self.stage.done[1:], ["ingests abandoned", "storage stopped"])
+        self.stage.storage_end.callback(None)
+        self.assertEqual(self.stage.done[3:], ["ways ended", "connections ended"])
         self.assertNoResult(ended)
         self.stage.upstreams_end.callback(None)
-        self.assertEqual(self.stage.done[3:], ["threads ended"])
+        self.assertEqual(self.stage.done[5:], ["threads ended"])
         self.successResultOf(ended)
 
     def test_an_answer_that_does_not_end_does_not_hold_up_the_end(self) -> None:
@@ -209,6 +253,21 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.stage.done[-1], "threads ended")
         self.successResultOf(ended)
 
+    def test_a_storage_that_does_not_end_or_not_well_does_not_hold_up_the_end(self) -> None:
+        """A bucket that hangs has three seconds, and what it could not do is logged."""
+        service = self.started()
+        self.stage.storage_end = Deferred()
+        ended = service.stopService()
+        self.reactor.advance(3)
+        self.assertEqual(self.stage.done[-1], "threads ended")
+        self.successResultOf(ended)
+        self.setUp()
+        service = self.started()
+        self.stage.storage_end = fail(ZeroDivisionError("oops"))
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.stage.done[-1], "threads ended")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_a_service_that_never_started_ends(self) -> None:
         """There is nothing to end, and that is fine."""
         self.successResultOf(self.service().stopService())
@@ -227,6 +286,19 @@ class ServiceTests(SynchronousTestCase):
         service.privilegedStartService()
         error = str(self.assertRaises(SystemExit, service.startService))
         self.assertRegex(error, r"^--fs-root: '/srv/x': cannot write .*; name a directory we can write$")
+        self.assertNotIn("storage started", self.stage.done)
+
+    def test_a_bucket_that_cannot_be_used_is_one_line(self) -> None:
+        """It names the bucket, or the directory in front of it, whichever is wrong."""
+        for why, where in (
+            ("the S3 bucket images belongs to authenticated mode", "--s3-bucket: 'images'"),
+            ("cannot write to /srv/x/spool: Read-only file system", "--spool-dir: '/srv/x/spool'"),
+        ):
+            self.setUp()
+            self.stage.refusal = StorageUnavailable(why)
+            service = self.service(STORAGE_BACKEND="s3", S3_BUCKET="images")
+            service.privilegedStartService()
+            self.assertEqual(str(self.assertRaises(SystemExit, service.startService)), f"{where}: {why}")
 
     def test_the_first_line_says_who_we_are(self) -> None:
         """Version, mode, storage and doors; then which upstreams see clients' credentials (RULES C6)."""
@@ -239,6 +311,20 @@ class ServiceTests(SynchronousTestCase):
             said, {"version": __version__, "mode": "transparent", "storage": "fs:/srv/x", "doors": "127.0.0.1:8080"}
         )
         self.assertIn("docker.io", second["namespaces"])
+
+    def test_a_bucket_is_said_at_the_start(self) -> None:
+        """Its name, what stands before its keys, its server if one is configured, and where content waits."""
+        for said, expected in (
+            ({"S3_BUCKET": "images"}, {"storage": "s3:images", "spool": "/srv/x/spool"}),
+            (
+                {"S3_PREFIX": "a/b", "OCIPROXY_S3_ENDPOINT_URL": "http://s3.lan:9000"},
+                {"storage": "s3:oci-cache/a/b", "endpoint": "http://s3.lan:9000", "spool": "/srv/x/spool"},
+            ),
+        ):
+            with capturedLogs() as events:
+                self.service(STORAGE_BACKEND="s3", **said).setServiceParent(cast(IServiceCollection, Application("x")))
+            words = {name: events[0][name] for name in ("storage", "endpoint", "spool") if name in events[0]}
+            self.assertEqual(words, expected)
 
     def said(self, **environ: str) -> list[tuple[str, str, str]]:
         """Return level, text and namespaces of what is said at the start about trust."""
@@ -287,7 +373,7 @@ class ServiceTests(SynchronousTestCase):
     def test_a_store_is_adopted_when_that_is_said(self) -> None:
         """``adopt_store`` (RULES D4)."""
         self.started(OCIPROXY_ADOPT_STORE="yes")
-        self.assertEqual(self.stage.done, ["storage adopted for transparent"])
+        self.assertEqual(self.stage.done[0], "storage adopted for transparent")
 
     def test_a_signal_reloads_the_table(self) -> None:
         """What is read again in a thread is turned to."""
@@ -319,6 +405,27 @@ class MakingTests(SynchronousTestCase):
         self.assertFalse(root.exists())
         self.assertEqual((reactor.tcpServers, reactor.tcpClients), ([], []))
 
+    def test_a_house_over_a_bucket_is_built_without_asking_for_it(self) -> None:
+        """A storage in the bucket, with threads of its own that end with the others; no directory is made."""
+        root, reactor = Path(self.mktemp()), MemoryReactorClock()
+        house = build(config(FS_ROOT=str(root), STORAGE_BACKEND="s3", OCIPROXY_S3_UPLOADS="3"), reactor)
+        for pool in house.pools:
+            self.addCleanup(pool.stop)
+        storage = cast(Any, house.storage)
+        self.assertEqual(type(storage).__name__, "S3Storage")
+        self.assertEqual({storage._layout.root, storage._local._layout.root}, {root.absolute() / "spool"})
+        self.assertEqual(storage._agent_for, cast(Any, house.ways).agent_for)
+        self.assertIs(storage._disk_workers, storage._local._writers)
+        self.assertEqual([pool._pool.max for pool in house.pools if pool._pool.name == "s3"], [3 + BUCKET_THREADS])
+        self.assertFalse(root.exists())
+        self.assertEqual((reactor.tcpServers, reactor.tcpClients), ([], []))
+
+    def test_nobody_without_a_bucket_pays_for_one(self) -> None:
+        """Neither the SDK nor what uses it is imported by a start on a directory."""
+        words = [sys.executable, "-c", WITHOUT_A_BUCKET, str(Path(self.mktemp()).absolute())]
+        child = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(child.stdout.split(), ["settings", "trouble"], child.stderr)
+
     def test_what_is_configured_reaches_the_core(self) -> None:
         """Each cap and policy arrives under its name there."""
         rules = core_rules(
@@ -330,11 +437,14 @@ class MakingTests(SynchronousTestCase):
                 OCIPROXY_RANGE_MISS="fill",
                 OCIPROXY_SPOOL_STALL_S="9",
                 CACHE_LATEST_TAG="yes",
+                OCIPROXY_REDIRECT=">1MiB",
+                OCIPROXY_NO_REDIRECT="10.0.0.0/8",
             )
         )
         self.assertEqual((rules.caps.total, rules.caps.lonely, rules.ranges.miss), (7, 3, "fill"))
         self.assertEqual((rules.tags.fresh_s, rules.tags.stale_if_error_s, rules.tags.keep_latest), (5, None, True))
         self.assertEqual(rules.limits.spool_stall_s, 9)
+        self.assertEqual((rules.redirects.above_bytes, rules.redirects.not_for), (2**20, (ip_network("10.0.0.0/8"),)))
 
     def test_make_service_takes_the_parsed_options(self) -> None:
         """Without ``twistd`` around it, the process is left alone."""

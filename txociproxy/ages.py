@@ -11,7 +11,7 @@ from attrs import define, field
 from txociproxy.answers import fields_of
 from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
-from txociproxy.interfaces import Ask, Local, Relay
+from txociproxy.interfaces import Ask, Elsewhere, Local, Relay
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest, Repository
 from txociproxy.remembering import remember
@@ -42,7 +42,7 @@ class Ages:
     _good_until_s: OrderedDict[Key, float] = field(init=False, factory=OrderedDict)
     _flights: Flights[None, Relay] = field(init=False, factory=Flights)
 
-    def doubt(self, ask: Ask, digest: Digest, found: Local) -> Doubt | None:
+    def doubt(self, ask: Ask, digest: Digest, found: Local | Elsewhere) -> Doubt | None:
         """Return what is to be asked before a kept blob is served; nothing, as long as it is young enough."""
         entry = self._asking.entry(ask.pull.namespace)
         limit_s = None if entry is None else entry.blob_invalidation_time_s
@@ -72,7 +72,7 @@ class Ages:
             self._remember(key, self._now() + (limit_s if response.code == 200 else QUIET_S))
         return Landed(None) if response.code == 200 else Relay(response.code, fields_of(response), b"")
 
-    def _is_good(self, key: Key, found: Local, limit_s: float) -> bool:
+    def _is_good(self, key: Key, found: Local | Elsewhere, limit_s: float) -> bool:
         now_s = self._now()
         if self._good_until_s.get(key, 0.0) > now_s:
             return True

@@ -11,7 +11,10 @@ from txociproxy.ages import Ages
 from txociproxy.asking import Asking, Registry
 from txociproxy.blobs import Blobs
 from txociproxy.cache import Cache
+from txociproxy.carrying import Carrying
+from txociproxy.elsewhere import Elsewheres, RedirectRules
 from txociproxy.exchanges import Exchanges
+from txociproxy.forgetting import Forgetting
 from txociproxy.ingest.limits import IngestLimits
 from txociproxy.ingests import IngestCaps, Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
@@ -20,9 +23,11 @@ from txociproxy.manifests import Manifests
 from txociproxy.meanings import TagRules
 from txociproxy.parts import RangeRules
 from txociproxy.pings import Pings
+from txociproxy.proving import Proving
 from txociproxy.serving import Serving
 from txociproxy.tagged import TagPulls
 from txociproxy.tags import Tags
+from txociproxy.turns import Turns
 
 
 @frozen
@@ -33,6 +38,7 @@ class CoreRules:
     caps: IngestCaps = field(factory=IngestCaps)
     tags: TagRules = field(factory=TagRules)
     ranges: RangeRules = field(factory=RangeRules)
+    redirects: RedirectRules = field(factory=RedirectRules)
 
 
 @frozen
@@ -61,15 +67,29 @@ def assemble(
     :param now: seconds since the epoch.
     """
     silence_s = rules.limits.silence_s
+    survives = mode.survives_upstream_loss
     asking = Asking(registry, clock, not mode.uses_own_credentials, silence_s)
-    manifests = Manifests(storage, asking, hashers, clock, silence_s)
+    forgetting, serving = Forgetting(storage, clock), Serving(mode.visibility)
+    manifests = Manifests(storage, asking, Proving(forgetting, hashers, clock), hashers, clock, silence_s)
     ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps)
     blobs = Blobs(asking, ingests, clock, rules.ranges, mode.visibility)
-    tags = Tags(storage, asking, manifests, rules.tags, clock, now, mode.survives_upstream_loss)
-    pings = Pings(asking, clock, mode.survives_upstream_loss)
-    listings = Listings(asking, clock, mode.survives_upstream_loss)
-    exchanges, ages = Exchanges(asking, mode.survives_upstream_loss), Ages(asking, now)
-    serving = Serving(mode.visibility)
-    tagged = TagPulls(manifests, tags, serving)
-    cache = Cache(storage, mode, asking, manifests, tagged, blobs, listings, pings, exchanges, ages, serving)
+    elsewheres = Elsewheres(
+        rules.redirects, Carrying(ingests, blobs.reopen, serving, forgetting, rules.ranges), serving
+    )
+    tags = Tags(storage, asking, manifests, rules.tags, clock, now, survives)
+    cache = Cache(
+        storage,
+        mode,
+        asking,
+        manifests,
+        TagPulls(manifests, tags, serving),
+        blobs,
+        Listings(asking, clock, survives),
+        Pings(asking, clock, survives),
+        Exchanges(asking, survives),
+        Ages(asking, now),
+        serving,
+        elsewheres,
+        Turns(storage),
+    )
     return Core(cache, ingests)

@@ -11,8 +11,7 @@ from twisted.web.iweb import IResponse
 from txociproxy.asking import Asking
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.ingest import Ingest
-from txociproxy.ingest.limits import TAIL_BYTES
-from txociproxy.ingests import BLOB_TYPE, Ingests
+from txociproxy.ingests import BLOB_TYPE, Ingests, until_it_may_begin
 from txociproxy.interfaces import Ask, Outcome, Relay, Serve, Visibility
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control
@@ -41,7 +40,7 @@ class Blobs:
             self._clock,
             self._rules,
             self._visibility,
-            self._reopen,
+            self.reopen,
             self._flights.is_flying,
             self._fill_behind,
         )
@@ -68,6 +67,24 @@ class Blobs:
         """Return the running download of a blob."""
         return self._ingests.running.get((namespace, digest))
 
+    async def reopen(self, ask: Ask, offset_bytes: int, stop_bytes: int | None) -> IResponse:
+        """Ask upstream for a blob from an offset on, to an end that None leaves open.
+
+        :raises UpstreamUnreachable: no answer.
+        """
+        last = "" if stop_bytes is None else str(stop_bytes - 1)
+        wanted = f"bytes={offset_bytes}-{last}" if offset_bytes or last else None
+        got = await self._asking.get(ask, ask.pull, wanted, others=self._ingests.brought.of(ask))
+        return got.response
+
+    def begins_whole(self, ask: Ask, digest: Digest) -> bool:
+        """Say whether a GET of what is not kept would fetch the whole blob, which nobody in this process does yet."""
+        if self._flights.is_flying((ask.pull.namespace, digest)):
+            return False
+        if any(running == digest for _, running in self._ingests.running):
+            return False
+        return ask.range_spec is None or self._parts.worth_waiting(ask, digest, ask.range_spec)
+
     # --- the whole blob
 
     async def _whole(self, ask: Ask, digest: Digest, until_s: float) -> Serve | Relay | None:
@@ -82,9 +99,9 @@ class Blobs:
             if isinstance(outcome, Relay):
                 return outcome
             ingest = outcome.value
-        self._ingests.join(ask)
+        self._ingests.brought.join(ask)
         try:
-            await self._until_it_may_begin(ingest)
+            await until_it_may_begin(ingest)
         except BaseException:
             ingest.close()
             raise
@@ -122,24 +139,12 @@ class Blobs:
             got = await self._asking.get(ask, ask.pull)
             if got.response.code != 200:
                 return await self._asking.relay(got.response)
-            ingest = self._ingests.begin(ask, digest, got, lambda n: self._reopen(ask, n, None))
+            ingest = self._ingests.begin(ask, digest, got, lambda n: self.reopen(ask, n, None))
             begun = True
             return Landed(ingest)
         finally:
             if not begun:
                 self._ingests.slots.leave(*places)
-
-    async def _reopen(self, ask: Ask, offset_bytes: int, stop_bytes: int | None) -> IResponse:
-        last = "" if stop_bytes is None else str(stop_bytes - 1)
-        wanted = f"bytes={offset_bytes}-{last}" if offset_bytes or last else None
-        got = await self._asking.get(ask, ask.pull, wanted, others=self._ingests.brought(ask))
-        return got.response
-
-    async def _until_it_may_begin(self, ingest: Ingest) -> None:
-        """Bodies no longer than the tail wait for the verdict before the status line (RULES E2)."""
-        size_bytes = ingest.size_bytes
-        if size_bytes is None or size_bytes <= TAIL_BYTES:
-            await ingest.settled(more_than_bytes=TAIL_BYTES)
 
     def _serve(self, ingest: Ingest, outcome: Outcome) -> Serve:
         if ingest.spool is None and not ingest.kept:

@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import define
+from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.admissions import Admissions
@@ -26,15 +26,33 @@ from txociproxy.storage.layout import Layout
 from txociproxy.storage.space import Space
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
+from txociproxy.ways import BucketWays
 from txociproxy.web.making import make_site
 from txociproxy.web.site import DoorSite
 from txociproxy.wiring import core_rules, web_settings
 from txociproxy.workers import Workers
 
+if TYPE_CHECKING:  # nobody who has no bucket pays for it
+    from txociproxy.storage.s3.storage import S3Storage
+
 DISK_THREADS = 8
 # A slow cloud API or a hanging network file system must not take the threads of the disk.
 ASIDE_THREADS = 4
+# Beside the uploads: listings, tags, renewals, and the question whether the bucket is back.
+BUCKET_THREADS = 4
 T = TypeVar("T")
+
+
+@frozen
+class Keeping:
+    """A storage, and what it stands on.
+
+    :ivar ways: the connections to its bucket; None without one.
+    """
+
+    storage: DiskStorage | S3Storage
+    pools: tuple[Workers, ...]
+    ways: BucketWays | None = None
 
 
 @define(eq=False)
@@ -42,15 +60,17 @@ class House:
     """What is made at the start and has to be ended.
 
     :ivar aside: threads for what may take long and belongs to no pull: configuration files, credentials.
+    :ivar ways: the connections to a bucket; None without one.
     """
 
-    storage: DiskStorage
+    storage: DiskStorage | S3Storage
     ingests: Ingests
     upstreams: Upstreams
     site: DoorSite
     admissions: Admissions
     aside: Workers
     pools: tuple[Workers, ...]
+    ways: BucketWays | None = None
 
     def turn_to(self, table: UpstreamTable) -> None:
         """Put another table of upstreams in place of the one that holds.
@@ -68,20 +88,37 @@ class House:
 def build(config: Config, reactor: Any) -> House:
     """Make everything, leaves first; starts threads and connects nothing."""
     hashers = Workers.make(reactor, os.cpu_count() or 1, "hash")
-    readers = Workers.make(reactor, DISK_THREADS, "disk-read")
-    writers = Workers.make(reactor, DISK_THREADS, "disk-write")
     aside = Workers.make(reactor, ASIDE_THREADS, "aside")
-    files, layout = Files(), Layout(Path(config.fs_root))
-    space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
-    storage = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
+    keeping = keeping_of(config, reactor)
     table = LiveTable(table_of(config))
     upstreams = Upstreams(reactor, table, aside, proxies=config.outbound)
     admissions = Admissions(time.time, config.auth_cache_s, random_key())
     mode = mode_of(config, upstreams, reactor, admissions)
-    core = assemble(storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
+    core = assemble(keeping.storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
-    return House(storage, core.ingests, upstreams, site, admissions, aside, (aside, hashers, readers, writers))
+    pools = (aside, hashers, *keeping.pools)
+    return House(keeping.storage, core.ingests, upstreams, site, admissions, aside, pools, keeping.ways)
+
+
+def keeping_of(config: Config, reactor: Any) -> Keeping:
+    """Make the storage that was chosen: a directory, or a bucket with a directory in front of it."""
+    readers = Workers.make(reactor, DISK_THREADS, "disk-read")
+    writers = Workers.make(reactor, DISK_THREADS, "disk-write")
+    files, layout = Files(), Layout(Path(config.fs_root if config.s3 is None else config.spool_dir))
+    space = Space(layout.root, files, reactor, config.min_free_fraction, config.min_free_bytes)
+    disk = DiskStorage(layout, files, readers, writers, reactor, space, time.time)
+    if config.s3 is None:
+        return Keeping(disk, (readers, writers))
+    from txociproxy.storage.s3.connecting import connect
+    from txociproxy.storage.s3.storage import S3Storage
+
+    workers = Workers.make(reactor, config.s3.uploads + BUCKET_THREADS, "s3")
+    ways = BucketWays(reactor, config.s3, config.outbound)
+    storage = S3Storage(
+        config.s3, disk, files, layout, workers, reactor, time.time, connect, ways.agent_for, disk_workers=writers
+    )
+    return Keeping(storage, (readers, writers, workers), ways)
 
 
 def mode_of(config: Config, registry: Registry, clock: IReactorTime, admissions: Admissions) -> IMode:

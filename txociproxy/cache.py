@@ -13,6 +13,7 @@ from txociproxy.ages import Ages, Doubt
 from txociproxy.answers import field_of, fields_of, promised_length
 from txociproxy.asking import Asking
 from txociproxy.blobs import Blobs
+from txociproxy.elsewhere import Elsewheres
 from txociproxy.exchanges import Exchanges
 from txociproxy.ingests import BLOB_TYPE
 from txociproxy.interfaces import (
@@ -39,6 +40,7 @@ from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
 from txociproxy.pings import Pings
 from txociproxy.serving import Serving
 from txociproxy.tagged import TagPulls
+from txociproxy.turns import Turns
 
 Answer = Serve | Redirect | Relay
 
@@ -58,6 +60,8 @@ class Cache:
     _exchanges: Exchanges
     _ages: Ages
     _serving: Serving
+    _elsewheres: Elsewheres
+    _turns: Turns
 
     async def pull(self, ask: Ask) -> Answer:
         """Answer a GET or HEAD of a manifest or blob.
@@ -87,7 +91,10 @@ class Cache:
         if found is None and arriving is not None and arriving.kept:
             # It was published after we had looked and before we were told: nobody is here to be joined any more.
             found = await self._find(ask, digest)
-        if isinstance(found, Local):
+        if found is None and ask.method == "GET" and self._blobs.begins_whole(ask, digest):
+            # Another process may be fetching it for the same storage.
+            found = await self._find(ask, digest) if await self._turns.await_turn(digest) else None
+        if found is not None:
             # A blob has no type of its own, whatever it was when it was fetched.
             found = evolve(found, descriptor=evolve(found.descriptor, media_type=BLOB_TYPE))
             # Where the mode has not asked the upstream already.
@@ -95,9 +102,11 @@ class Cache:
             gone = None if doubt is None else await self._gone(doubt, found)
             if gone is not None:
                 return gone
-            return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
-        if isinstance(found, Elsewhere):
-            return self._elsewhere(ask, found)
+            if isinstance(found, Local):
+                return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
+            answer = await self._elsewheres.answer(ask, found)
+            if answer is not None:
+                return answer
         if ask.method == "HEAD":
             return await self._head(ask, digest)
         return await self._blobs.pull(ask, digest)
@@ -124,7 +133,7 @@ class Cache:
         descriptor = Descriptor(digest, promised_length(response), media_type)
         return Serve(descriptor, kept(fields_of(response)), None, "relay", self._serving.control("digest"))
 
-    async def _gone(self, doubt: Doubt, found: Local) -> Relay | None:
+    async def _gone(self, doubt: Doubt, found: Local | Elsewhere) -> Relay | None:
         """Let the upstream say that an old blob is no more."""
         gone: Relay | None = None
         is_told = False
@@ -132,7 +141,7 @@ class Cache:
             gone = await self._ages.gone(doubt)
             is_told = True
         finally:
-            if gone is not None or not is_told:
+            if isinstance(found, Local) and (gone is not None or not is_told):
                 found.body.close()  # nobody reads it: it is gone, or the client is
         return gone
 
@@ -185,11 +194,3 @@ class Cache:
             return await self._storage.find(digest, ask.pull.namespace)
         except StorageUnavailable:
             return None  # said by the storage; the pull goes on without it
-
-    def _elsewhere(self, ask: Ask, found: Elsewhere) -> Answer:
-        if ask.method == "HEAD":
-            return Serve(found.descriptor, found.headers, None, "hit", self._serving.control("digest"))
-        control = "no-store"
-        if self._mode.visibility == "public":
-            control = f"private, max-age={max(0, int(found.expires_s) - 10)}"
-        return Redirect(found.descriptor, found.url, found.expires_s, "hit", control)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from attrs import frozen
 
+from txociproxy.buckets import chosen_bucket
 from txociproxy.namespaces import chosen_upstreams
 from txociproxy.settings import SETTINGS, Setting
 from txociproxy.sources import Said, Written, said_in_environment, said_in_file, said_in_options, shown
+from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
 from txociproxy.upstreams.entries.table import Entry
 from txociproxy.upstreams.logins.secret_files import read_regular
@@ -28,6 +31,10 @@ class Config:
 
     :ivar stale_if_error_s: None is unlimited.
     :ivar fs_root: absolute, as all paths here.
+    :ivar s3: what is configured about the bucket; None where content is kept in ``fs_root``.
+    :ivar spool_dir: where content waits for its upload; unused without a bucket.
+    :ivar redirect_above_bytes: from which size on clients fetch blobs from the bucket; 0 is all, None is none.
+    :ivar no_redirect: networks of clients that never do.
     :ivar upstreams: the table of namespaces, without duplicates.
     :ivar default_namespace: the namespace of one of the upstreams.
     :ivar unlisted: what becomes of all other namespaces.
@@ -42,6 +49,10 @@ class Config:
     token_key_file: str | None
     storage_backend: str
     fs_root: str
+    s3: S3Settings | None
+    spool_dir: str
+    redirect_above_bytes: int | None
+    no_redirect: tuple[IPv4Network | IPv6Network, ...]
     adopt_store: bool
     min_free_fraction: float
     min_free_bytes: int
@@ -100,12 +111,13 @@ def load(
     _check_modes(said, in_options.get("mode"), in_environment.get("mode"))
 
     values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
-    _check_built(values, said, environ)
+    _check_built(environ)
     _check_key_file(values["token_key_file"], said)
     values["outbound"] = _outbound(environ)
     _check_access(values, said)
     if values["fs_root"] is None:
         values["fs_root"] = _default_root(environ, os.geteuid() == 0 if is_root is None else is_root)
+    values.update(chosen_bucket(values, said, {**in_file, **in_options}))
     upstreams, default_namespace = chosen_upstreams(said, written, values, environ)
     free = values.pop("min_free")
     values["max_ingest_memory_bytes"] = values.pop("max_ingest_memory")
@@ -153,10 +165,8 @@ def _check_modes(said: Mapping[str, Said], option: Said | None, variable: Said |
         )
 
 
-def _check_built(values: Mapping[str, Any], said: Mapping[str, Said], environ: Mapping[str, str]) -> None:
+def _check_built(environ: Mapping[str, str]) -> None:
     """Refuse what this release does not do yet, rather than do something else."""
-    if values["storage_backend"] == "s3":
-        raise ConfigError(f"{said['storage_backend'].where}: 's3' is not built yet in this release; use fs")
     tls = environ.get("GENERATE_SELF_SIGNED_TLS", "").strip().lower()
     if tls not in ("", "false", "no", "0"):
         # Ignoring it would serve plain HTTP to somebody who asked for TLS.

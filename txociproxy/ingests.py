@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
 from txociproxy.answers import field_of, fields_of, length_of
 from txociproxy.asking import Got
+from txociproxy.brought import Brought
 from txociproxy.ingest.ingest import Ingest
-from txociproxy.ingest.limits import IngestLimits, Origin
-from txociproxy.interfaces import Ask, Credentials, ISpool, IStorage, IWorkers
+from txociproxy.ingest.limits import TAIL_BYTES, IngestLimits, Origin
+from txociproxy.interfaces import Ask, HeaderList, ISpool, IStorage, IWorkers
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.headers import kept
-from txociproxy.oci.names import Descriptor, Digest, Reference, Repository
+from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.oci.ranges import ByteRange
 from txociproxy.slots import Slots
 
 BLOB_TYPE = "application/octet-stream"
-MAX_BROUGHT = 8  # readers of one ingest whose credentials are remembered
+PLACE_SILENCE_S = 10.0  # a place that is near is not waited for as an upstream is: there is one to turn to
 Key = tuple[str, Digest]
 Reopen = Callable[[int], Awaitable[IResponse]]
 
@@ -48,6 +49,7 @@ class Ingests:
 
     :ivar running: those that others can join.
     :ivar alive: all of them: also relayed ranges, and those whose place in ``running`` a newer one has taken.
+    :ivar brought: what the readers of those in ``running`` have brought.
     """
 
     _storage: IStorage
@@ -58,7 +60,7 @@ class Ingests:
     running: dict[Key, Ingest] = field(factory=dict)
     alive: list[Ingest] = field(factory=list)
     slots: Slots = field(init=False)
-    _brought: dict[tuple[str, Reference], dict[tuple[Repository, Credentials], None]] = field(factory=dict, init=False)
+    brought: Brought = field(init=False, factory=Brought)
 
     log = Logger()
 
@@ -77,51 +79,52 @@ class Ingests:
         # Whoever comes through a Unix socket has no address: a proxy in front of many must not count as one client.
         return "all", ask.pull.namespace, ask.client if ask.client != "-" else f"unix:{id(ask)}"
 
-    def join(self, ask: Ask) -> None:
-        """Remember in whose name the running ingest can be gone on with, should its own token end (RULES E5)."""
-        brought = self._brought.get((ask.pull.namespace, ask.pull.reference))
-        if brought is not None and len(brought) < MAX_BROUGHT and not ask.credentials.is_anonymous:
-            brought.setdefault((ask.pull.repository, ask.credentials))
-
-    def brought(self, ask: Ask) -> list[Credentials]:
-        """Return what the readers of the running ingest brought for the same repository."""
-        brought = self._brought.get((ask.pull.namespace, ask.pull.reference), {})
-        return [credentials for repository, credentials in brought if repository == ask.pull.repository]
-
     def begin(self, ask: Ask, digest: Digest, got: Got, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.
 
         It is promised to the caller once, who follows or closes it.
         """
-        key, places, response = (ask.pull.namespace, digest), self.places(ask), got.response
+        response = got.response
         size_bytes = length_of(response)
-
-        def ended(ingest: Ingest) -> None:
-            self.slots.leave(*places)
-            self.alive.remove(ingest)
-            if self.running.get(key) is ingest:
-                del self.running[key]
-                del self._brought[key]
-            self._tell_end(ingest)
-
-        ingest = Ingest(
+        ingest = self._made(
+            ask,
             Descriptor(digest, size_bytes, BLOB_TYPE),
             kept(fields_of(response)),
-            ask.pull.namespace,
             Origin(0, size_bytes, size_bytes, field_of(response, "ETag"), reopen),
-            self._clock,
-            self._limits,
-            self._hashers,
+            self._leaves(ask),
             self._spool(digest, size_bytes),
-            ended,
-            self._over_budget,
-            self._deserted,
             got.held,
         )
-        ingest.promise()
-        # One that lost its start (no storage, window moved on) makes room for this one and ends by itself.
-        self.running[key], self._brought[key] = ingest, {}
-        self.alive.append(ingest)
+        self._let_join(ask, ingest)
+        ingest.begin(response)
+        return ingest
+
+    def carry(
+        self,
+        ask: Ask,
+        descriptor: Descriptor,
+        headers: HeaderList,
+        origin: Origin,
+        response: IResponse,
+        ended: Callable[[Ingest], None] = lambda _: None,
+        spool: ISpool | None = None,
+        proves: bool = True,
+    ) -> Ingest:
+        """Make an ingest of content that lies elsewhere, or of a part of it, as :meth:`begin`.
+
+        With a spool others can join it.  To that it is held: only who keeps it elsewhere knows more, and too many
+        must not see it (RULES D3).
+        """
+        limits = evolve(self._limits, silence_s=min(self._limits.silence_s, PLACE_SILENCE_S))
+        leaves = self._leaves(ask)
+
+        def over(ingest: Ingest) -> None:
+            leaves(ingest)
+            ended(ingest)
+
+        ingest = self._made(ask, descriptor, headers, origin, over, spool, True, limits, proves)
+        if spool is not None:
+            self._let_join(ask, ingest)
         ingest.begin(response)
         return ingest
 
@@ -135,27 +138,68 @@ class Ingests:
         ended: Callable[[], None],
     ) -> Ingest:
         """Make a body of a relayed range: neither kept nor proven.  Promised to the caller once."""
+        descriptor = Descriptor(digest, part.total, BLOB_TYPE)
+        origin = Origin(part.start, part.stop, part.total, field_of(response, "ETag"), reopen)
+        headers = kept(fields_of(response))
+        ingest = self._made(ask, descriptor, headers, origin, lambda _: ended(), None, proves=False)
+        ingest.begin(response)
+        return ingest
+
+    def _made(
+        self,
+        ask: Ask,
+        descriptor: Descriptor,
+        headers: HeaderList,
+        origin: Origin,
+        ended: Callable[[Ingest], None],
+        spool: ISpool | None,
+        held: bool = False,
+        limits: IngestLimits | None = None,
+        proves: bool = True,
+    ) -> Ingest:
+        """Make an ingest that is promised once."""
 
         def over(ingest: Ingest) -> None:
             self.alive.remove(ingest)
-            ended()
+            ended(ingest)
 
         ingest = Ingest(
-            Descriptor(digest, part.total, BLOB_TYPE),
-            kept(fields_of(response)),
+            descriptor,
+            headers,
             ask.pull.namespace,
-            Origin(part.start, part.stop, part.total, field_of(response, "ETag"), reopen),
+            origin,
             self._clock,
-            self._limits,
-            None,
-            None,
+            limits or self._limits,
+            self._hashers if proves else None,
+            spool,
             over,
             self._over_budget,
+            self._deserted,
+            held,
         )
         ingest.promise()
         self.alive.append(ingest)
-        ingest.begin(response)
         return ingest
+
+    def _let_join(self, ask: Ask, ingest: Ingest) -> None:
+        # One that lost its start (no storage, window moved on) makes room for this one and ends by itself.
+        key = (ask.pull.namespace, ingest.descriptor.digest)
+        self.running[key] = ingest
+        self.brought.begin(key)
+
+    def _leaves(self, ask: Ask) -> Callable[[Ingest], None]:
+        """Return what is to be done at the end of an ingest that has taken a place in :attr:`slots`."""
+        places = self.places(ask)
+
+        def leaves(ingest: Ingest) -> None:
+            self.slots.leave(*places)
+            key = (ingest.namespace, ingest.descriptor.digest)
+            if self.running.get(key) is ingest:
+                del self.running[key]
+                self.brought.end(key)
+            self._tell_end(ingest)
+
+        return leaves
 
     def abandon_all(self) -> None:
         """Stop everything; whoever reads is cut."""
@@ -187,3 +231,9 @@ class Ingests:
             received_bytes=ingest.received_bytes,
             resumes=ingest.resumes,
         )
+
+
+async def until_it_may_begin(ingest: Ingest) -> None:
+    """Bodies no longer than the tail wait for the verdict before the status line (RULES E2)."""
+    if ingest.size_bytes is None or ingest.size_bytes <= TAIL_BYTES:
+        await ingest.settled(more_than_bytes=TAIL_BYTES)

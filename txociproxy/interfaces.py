@@ -109,6 +109,8 @@ class Elsewhere:
     """Content that lies where a client can fetch it, and so can we.
 
     :ivar namespace, kept_at_s: as in :class:`Local`.
+    :ivar fill: opens a spool whose commit keeps a copy on this machine; None where none is wanted.  Raises as
+        :meth:`IStorage.open_spool`.
     """
 
     descriptor: Descriptor
@@ -116,6 +118,7 @@ class Elsewhere:
     namespace: str | None
     place: IPlace
     kept_at_s: float | None = None
+    fill: Callable[[], ISpool] | None = None
 
 
 @frozen
@@ -181,7 +184,7 @@ class Redirect:
     """
 
     descriptor: Descriptor
-    url: str
+    url: str = field(repr=False)
     expires_s: float
     outcome: Outcome
     cache_control: str

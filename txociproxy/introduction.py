@@ -1,4 +1,4 @@
-"""What is said at the start about who trusts whom (RULES C6, D3, D4)."""
+"""What is said at the start about where content is kept, and who trusts whom (RULES C6, D3, D4, G3)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import LogLevel
 
 from txociproxy.config import Config, unused_credentials
+from txociproxy.oci.errors import StorageUnavailable
+
+
+def storage_words(config: Config) -> dict[str, str]:
+    """Say where content is kept."""
+    if config.s3 is None:
+        return {"storage": f"fs:{config.fs_root}"}
+    words = {"storage": f"s3:{config.s3.bucket}" + (f"/{config.s3.prefix}" if config.s3.prefix else "")}
+    if config.s3.endpoint_url is not None:
+        words["endpoint"] = config.s3.endpoint_url
+    return {**words, "spool": config.spool_dir}
+
+
+def place_of_storage(config: Config, error: StorageUnavailable) -> str:
+    """Name the setting behind a storage that cannot be used, with its value."""
+    if config.s3 is None:
+        return f"--fs-root: {config.fs_root!r}"
+    if config.spool_dir in str(error):
+        return f"--spool-dir: {config.spool_dir!r}"
+    return f"--s3-bucket: {config.s3.bucket!r}"
 
 
 def trust_lines(config: Config) -> list[tuple[LogLevel, str, list[str]]]:

@@ -18,11 +18,12 @@ from txociproxy.bodies.lending import MemoryBody, whole
 from txociproxy.collect import BodyTooLong, collect
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingests import BLOB_TYPE
-from txociproxy.interfaces import Ask, HeaderList, IStorage, IWorkers, Local, Pull, Relay
+from txociproxy.interfaces import Ask, Elsewhere, HeaderList, IStorage, IWorkers, Local, Pull, Relay
 from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import kept
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES, is_schema1, manifest_media_type
 from txociproxy.oci.names import Descriptor, Digest
+from txociproxy.proving import Proving
 
 KEEP_S = 30.0  # how long a manifest waits in memory for the disk
 MAX_FRESH_BYTES = 64 * 1024 * 1024  # of all that wait for it
@@ -59,6 +60,7 @@ class Manifests:
 
     _storage: IStorage
     _asking: Asking
+    _proving: Proving
     _hashers: IWorkers
     _clock: IReactorTime
     _silence_s: float = 30.0
@@ -76,7 +78,9 @@ class Manifests:
             found = await self._storage.find(digest, namespace)
         except StorageUnavailable:
             return None
-        if not isinstance(found, Local):
+        if isinstance(found, Elsewhere):
+            found = await self._proving.bring(found)
+        if found is None:
             # It may have come while we looked where it was not yet.
             fresh = self._fresh.get((namespace, digest))
             return fresh.to_local() if fresh is not None else None

@@ -41,13 +41,18 @@ class Options(usage.Options):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
+        self["no-redirect"] = []
         self._environ = environ
         self._failed = False
 
     def opt_listen(self, place: str) -> None:  # noqa: D102 - its docstring is in the table, for --help
         cast(list[str], self["listen"]).append(place)
 
+    def opt_no_redirect(self, network: str) -> None:  # noqa: D102 - as above
+        cast(list[str], self["no-redirect"]).append(network)
+
     opt_listen.__doc__ = next(explained(setting) for setting in SETTINGS if setting.name == "listen")
+    opt_no_redirect.__doc__ = next(explained(setting) for setting in SETTINGS if setting.name == "no_redirect")
 
     def opt_version(self) -> None:
         """Print the version and exit."""

@@ -26,6 +26,7 @@ __all__ = [
     "duration",
     "min_free",
     "patience",
+    "room",
     "size",
     "timeout",
     "word",
@@ -80,6 +81,14 @@ def size(text: str) -> int:
     if found is None or found.group(2).lower() not in _BYTES:
         raise ValueError("is not a size; write bytes, or a number with KiB, MiB, GiB or TiB (for example 256MiB)")
     return int(float(found.group(1)) * _BYTES[found.group(2).lower()])
+
+
+def room(text: str) -> int:
+    """Read a number of bytes that is more than nothing."""
+    found = size(text)
+    if found == 0:
+        raise ValueError("leaves no room; write a size above 0 (for example 20GiB)")
+    return found
 
 
 def min_free(text: str) -> MinFree:

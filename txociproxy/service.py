@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from txociproxy import __version__
 from txociproxy.building import House, build
 from txociproxy.config import Config
-from txociproxy.introduction import is_public, trust_lines
+from txociproxy.introduction import is_public, place_of_storage, storage_words, trust_lines
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
 from txociproxy.process import observer_for, raise_file_limit, take_reloads, take_signals
@@ -31,7 +31,7 @@ from txociproxy.web.site import DoorSite
 __all__ = ["Options", "makeService"]
 
 POLL_S = 0.1
-# An upstream that does not let go of a connection does not hold up the end.
+# A server that does not let go of a connection, or a bucket that does not answer, does not hold up the end.
 CLOSE_S = 3.0
 
 
@@ -84,7 +84,7 @@ class OCIProxyService(MultiService):
             "starting",
             version=__version__,
             mode=config.mode,
-            storage=f"{config.storage_backend}:{config.fs_root}",
+            **storage_words(config),
             doors=",".join(self._doors()),
             default_namespace=config.default_namespace,
         )
@@ -110,7 +110,8 @@ class OCIProxyService(MultiService):
         try:
             house.storage.prepare(self._config.mode, self._config.adopt_store)
         except StorageUnavailable as error:
-            raise SystemExit(f"--fs-root: {self._config.fs_root!r}: {error}") from error
+            raise SystemExit(f"{place_of_storage(self._config, error)}: {error}") from error
+        house.storage.start()
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
@@ -161,7 +162,7 @@ class OCIProxyService(MultiService):
         return ports[0]
 
     def stopService(self) -> Deferred[None]:
-        """End in order: doors, running answers, ingests, connections, threads."""
+        """End in order: doors, running answers, ingests, uploads, connections, threads."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -178,9 +179,17 @@ class OCIProxyService(MultiService):
         house.site.census.drain()
         await self._answers_end(house)
         house.ingests.abandon_all()
-        await house.upstreams.stop().addTimeout(CLOSE_S, self._reactor, lambda *_: None)
+        await self._soon(house.storage.stop())
+        if house.ways is not None:
+            await self._soon(house.ways.stop())
+        await self._soon(house.upstreams.stop())
         for pool in house.pools:
             pool.stop()
+
+    async def _soon(self, ending: Deferred[None]) -> None:
+        """Wait for an end, within bounds; whatever comes of it, the rest has to end too."""
+        ending.addTimeout(CLOSE_S, self._reactor, lambda *_: None)
+        await ending.addErrback(lambda failure: self.log.failure("something did not end well", failure))
 
     async def _answers_end(self, house: House) -> None:
         """Wait for running answers, within bounds; what still runs then is cut by the end of the process."""

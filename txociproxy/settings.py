@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from txociproxy import bucket_values as b
 from txociproxy import quantities as q
 
 
@@ -78,7 +79,11 @@ SETTINGS: tuple[Setting, ...] = (
         "each start.",
     ),
     Setting(
-        "storage_backend", q.choice("fs", "s3"), "fs", "Where content is kept: fs (a directory).", "STORAGE_BACKEND"
+        "storage_backend",
+        q.choice("fs", "s3"),
+        "fs",
+        "Where content is kept: fs (a directory) or s3 (a bucket, which any number of proxies may share).",
+        "STORAGE_BACKEND",
     ),
     Setting(
         "fs_root",
@@ -99,8 +104,106 @@ SETTINGS: tuple[Setting, ...] = (
         "min_free",
         q.min_free,
         "5%",
-        "Space on the file system of fs_root that stays free: a percentage (and at least 1 GiB), a size, or 0. "
-        "With less, pulls go on and nothing more is kept.",
+        "Space on the file system of fs_root (with s3: of spool_dir) that stays free: a percentage (and at least "
+        "1 GiB), a size, or 0. With less, pulls go on and nothing more is kept.",
+    ),
+    Setting("s3_bucket", b.bucket, "oci-cache", "The bucket; it is made if it is missing.", "S3_BUCKET"),
+    Setting(
+        "s3_prefix",
+        b.key_prefix,
+        None,
+        "What stands in front of all keys, so that a bucket can be shared with others. Default: nothing.",
+        "S3_PREFIX",
+    ),
+    Setting(
+        "s3_endpoint_url",
+        b.endpoint,
+        None,
+        "The address of the S3 server. Default: what the AWS SDK finds (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, its "
+        "files), else Amazon's.",
+    ),
+    Setting(
+        "s3_public_endpoint_url",
+        b.endpoint,
+        None,
+        "The address of the same server for clients, where it is another. Default: the same.",
+        "S3_PUBLIC_ENDPOINT_URL",
+    ),
+    Setting(
+        "s3_region",
+        b.region,
+        None,
+        "The region of the bucket. Default: what the AWS SDK finds, else us-east-1.",
+        "AWS_REGION",
+    ),
+    Setting(
+        "s3_force_path_style",
+        q.boolean,
+        "true",
+        "Whether the bucket's name stands in the path of URLs (most servers), or in front of their host.",
+        "S3_FORCE_PATH_STYLE",
+    ),
+    Setting(
+        "s3_lifecycle_days",
+        b.days,
+        "28",
+        "After how many days the bucket removes content that nobody has pulled; 0 is never. Tags go with it.",
+        "S3_LIFECYCLE_DAYS",
+    ),
+    Setting(
+        "s3_url_life_s",
+        b.url_life,
+        None,
+        "How long the address is good that a client is redirected to, 30s to 12h. Default: 15m, 2m in authenticated "
+        "mode.",
+    ),
+    Setting(
+        "redirect",
+        b.redirect_above,
+        "always",
+        "Which blobs of the bucket clients fetch from there: always (all), never (none), or those above a size, "
+        "for example >64MiB (in YAML in quotes). All others go through the proxy.",
+    ),
+    Setting(
+        "no_redirect",
+        b.network,
+        None,
+        "Networks of clients that cannot reach the bucket and are never redirected, for example 10.0.0.0/8. "
+        "Repeatable; in the environment separated by commas.",
+        several=True,
+    ),
+    Setting(
+        "s3_patience_s",
+        q.timeout,
+        "2",
+        "How long the bucket may take to answer while a client waits; after that the upstream is asked.",
+    ),
+    Setting("s3_uploads", b.uploads, "4", "Most uploads to the bucket at once, up to 12."),
+    Setting(
+        "s3_lease_wait_s",
+        q.duration,
+        "0",
+        "How long another proxy that is fetching the same content from its upstream is waited for; 0 is not at all.",
+    ),
+    Setting(
+        "spool_dir",
+        q.absolute_path,
+        None,
+        "With s3: the local directory where content waits for its upload, one for each proxy. Default: spool in what "
+        "fs_root would be.",
+    ),
+    Setting(
+        "spool_max",
+        q.room,
+        "20GiB",
+        "With s3: most content that is arriving or waits for its upload; beyond it pulls go on and nothing more is "
+        "kept.",
+    ),
+    Setting(
+        "disk_tier",
+        q.size,
+        "0",
+        "With s3: how much content stays in spool_dir after its upload, and is served from there; 0 is nothing.",
     ),
     Setting(
         "upstream_registry",

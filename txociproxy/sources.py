@@ -153,8 +153,8 @@ def _texts(where: str, setting: Setting, value: object) -> tuple[str, ...]:
 
 def _advice(name: str, known: Iterable[str], otherwise: str) -> str:
     """Guess what was meant."""
-    # OCIPROXY_MODE means PROXY_MODE: the seeds' names have no common beginning.
-    near = get_close_matches(name, [*known], 1, 0.7) or get_close_matches(
-        name.removeprefix("OCIPROXY_"), [*known], 1, 0.7
-    )
-    return f"did you mean {near[0]}?" if near else otherwise
+    # What all of them begin with would make any two alike; but OCIPROXY_MODE means PROXY_MODE.
+    bare = {each.removeprefix("OCIPROXY_"): each for each in known}
+    near = get_close_matches(name.removeprefix("OCIPROXY_"), [*bare], 1, 0.7)
+    meant = [bare[each] for each in near] or get_close_matches(name, [*bare.values()], 1, 0.7)
+    return f"did you mean {meant[0]}?" if meant else otherwise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from txociproxy.assembly import CoreRules
 from txociproxy.config import Config
+from txociproxy.elsewhere import RedirectRules
 from txociproxy.ingest.limits import IngestLimits
 from txociproxy.ingests import IngestCaps
 from txociproxy.meanings import TagRules
@@ -36,6 +37,7 @@ def core_rules(config: Config) -> CoreRules:
             relays=config.max_range_relays,
             relays_per_digest=config.max_range_relays_per_digest,
         ),
+        RedirectRules(above_bytes=config.redirect_above_bytes, not_for=config.no_redirect),
     )
 
 

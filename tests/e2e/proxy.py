@@ -115,11 +115,13 @@ def start_proxy(
     port: int | None = None,
     fs_root: Path | None = None,
     mode: str = "transparent",
+    env: Mapping[str, str] | None = None,
     **more: object,
 ) -> Proxy:
     """Start a proxy in front of the upstream.
 
     :param fs_root: a store that is there already, or a fresh one.
+    :param env: what its environment has beside that of the laboratory.
     :param more: further keys of the configuration file.
     """
     port = port or free_port()
@@ -128,6 +130,6 @@ def start_proxy(
     write_config(file, port, fs_root, upstream_url, **more)
     twistd = Path(sys.executable).with_name("twistd")
     words = [sys.executable, twistd, "-n", "--pidfile=", "ociproxy", "--mode", mode, "--config", file]
-    process = shop.start("proxy", words)
+    process = shop.start("proxy", words, env)
     process.wait_for(lambda: accepts(port), 30, "listens")
     return Proxy(port, fs_root, process, file)

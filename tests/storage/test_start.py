@@ -63,7 +63,7 @@ class StartTests(SynchronousTestCase):
         """A digest that is kept is no proof of access."""
         self.prepare()
         text = self.refusal("authenticated")
-        for part in ("belongs to transparent mode", "--adopt-store true", "--fs-root", str(self.disk.root)):
+        for part in ("belongs to transparent mode", "--adopt-store true", "name another", str(self.disk.root)):
             self.assertIn(part, text)
         self.assertEqual(self.marker()["mode"], "transparent")
 

@@ -69,6 +69,13 @@ class DiskStorage:
         with contextlib.suppress(OSError):  # a file system that does not tell is tried
             self._space.look()
 
+    def start(self) -> None:
+        """Begin nothing: a directory needs nobody in the background."""
+
+    def stop(self) -> Deferred[None]:
+        """End nothing."""
+        return succeed(None)
+
     def find(self, digest: Digest, namespace: str) -> Deferred[Local | None]:
         """See :meth:`IStorage.find`."""
         d = self._bounded(self._readers, self._shelf.open, digest, namespace, late=self._close_opened)

@@ -50,8 +50,8 @@ def _check_marker(files: Files, layout: Layout, mode: str, adopt: bool) -> None:
         return
     if not adopt:
         raise StorageUnavailable(
-            f"{layout.root} belongs to {owner} mode; --fs-root names another store, --adopt-store true takes this one"
-            " over with all that it keeps"
+            f"{layout.root} belongs to {owner} mode; name another directory, or take this one over with all that it"
+            " keeps: --adopt-store true"
         )
     _mark(files, layout, mode)
     log.info(
