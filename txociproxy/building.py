@@ -96,7 +96,7 @@ def build(config: Config, reactor: Any) -> House:
     mode = mode_of(config, upstreams, reactor, admissions)
     core = assemble(keeping.storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
-    site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config))
+    site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config), time.time)
     pools = (aside, hashers, *keeping.pools)
     return House(keeping.storage, core.ingests, upstreams, site, admissions, aside, pools, keeping.ways)
 

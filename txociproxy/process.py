@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
@@ -28,6 +29,19 @@ def raise_file_limit() -> None:
     wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def keep_even_time(
+    reactor: Any, wall: Callable[[], float] = time.time, even: Callable[[], float] = time.monotonic
+) -> None:
+    """Let timers go by a clock that nobody sets.
+
+    Twisted's go by the wall clock: one that is put back by an hour would make every deadline an hour late.  Before the
+    first timer only, since those that wait already were timed by the other clock.
+    """
+    if not reactor.getDelayedCalls():
+        began_s = wall() - even()
+        reactor.seconds = lambda: began_s + even()
 
 
 def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> None:

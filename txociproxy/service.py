@@ -23,7 +23,7 @@ from txociproxy.config import Config
 from txociproxy.introduction import is_public, place_of_storage, storage_words, trust_lines
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
-from txociproxy.process import observer_for, raise_file_limit, take_reloads, take_signals
+from txociproxy.process import keep_even_time, observer_for, raise_file_limit, take_reloads, take_signals
 from txociproxy.reload import DoorClosed, Reload
 from txociproxy.web.doors import door, place_of
 from txociproxy.web.site import DoorSite
@@ -210,5 +210,7 @@ def makeService(options: Options, reactor: Any = None) -> OCIProxyService:
     twistd = options.parent
     if reactor is None:
         from twisted.internet import reactor
+    if twistd is not None:
+        keep_even_time(reactor)
     observer = observer_for(twistd, options.config.log_level)
     return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None, reread=options.reread)

@@ -119,11 +119,11 @@ class TroubleCase(SynchronousTestCase):
 
     # --- the bucket
 
-    def wait_for_uploads(self, *all_served: Served, within_s: float = RECOVERY_S) -> None:
+    def wait_for_uploads(self, *all_served: Served) -> None:
         """Return when all of it is in the bucket, and check every byte of it there."""
         wanted = {self.house.key_of(served.content.digest) for served in all_served}
         try:
-            wait_until(lambda: wanted <= self.keys(), within_s, "the uploads")
+            wait_until(lambda: wanted <= self.keys(), RECOVERY_S, "the uploads")
         except E2EError as error:
             logs = "\n---\n".join(proxy.process.log()[-4000:] for proxy in self.house.proxies)
             raise E2EError(f"{error}\n{logs}") from None

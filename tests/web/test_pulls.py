@@ -496,6 +496,14 @@ class ErrorTests(SynchronousTestCase):
             self.assertIn(b"Connection: close", answer)
             self.assertTrue(line.wire.disconnecting)
 
+    def test_the_date_is_that_of_the_wall_clock(self) -> None:
+        """Timers go by another one, which nobody puts right; also at a listener beside."""
+        registry = Registry()
+        site = DoorSite(registry.root, registry.clock, Census(DoorLimits()), now=lambda: 1_800_000_000.9)
+        for each in (site, site.beside("tcp:1")):
+            answer = Line(site=each).send(b"GET /healthz HTTP/1.1\r\nHost: cache.example\r\n\r\n")
+            self.assertIn(b"\r\nDate: Fri, 15 Jan 2027 08:00:00 GMT\r\n", answer)
+
     def test_healthz_says_ok(self) -> None:
         """For whoever watches."""
         answer = Registry().get("/healthz")

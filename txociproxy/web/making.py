@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
@@ -34,7 +35,15 @@ def make_root(clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: En
 
 
 def make_site(
-    clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: Envelopes, settings: WebSettings
+    clock: IReactorTime,
+    cache: Cache,
+    table: LiveTable,
+    envelopes: Envelopes,
+    settings: WebSettings,
+    now: Callable[[], float] | None = None,
 ) -> DoorSite:
-    """Return the factory to listen with; ``beside`` gives more of it for listeners that upstreams claim."""
-    return DoorSite(make_root(clock, cache, table, envelopes, settings), clock, Census(settings.limits))
+    """Return the factory to listen with; ``beside`` gives more of it for listeners that upstreams claim.
+
+    :param now: seconds since the epoch, for the Date field; without it the clock tells them.
+    """
+    return DoorSite(make_root(clock, cache, table, envelopes, settings), clock, Census(settings.limits), now=now)

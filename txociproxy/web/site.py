@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
 
@@ -128,20 +129,28 @@ class DoorSite(server.Site):
     # ``log`` is a method of Twisted's own.
     _doors_log = Logger(namespace="txociproxy.doors")
 
-    def __init__(self, resource: IResource, clock: IReactorTime, census: Census, listener: str | None = None) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        census: Census,
+        listener: str | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
         super().__init__(resource, timeout=IDLE_S, reactor=clock, parsePOSTFormSubmission=False)
         self.census = census
         self.listener = listener
+        self._now = now or clock.seconds
         self._date = (-1, b"")
         self._told_full_s = -FULL_EVERY_S
 
     def beside(self, listener: str) -> DoorSite:
         """Return the same site for a listener that an upstream claims (RULES B2); places are counted together."""
-        return DoorSite(self.resource, self.reactor, self.census, listener)
+        return DoorSite(self.resource, self.reactor, self.census, listener, self._now)
 
     def date(self) -> bytes:
         """Return the value of a Date field, made once a second."""
-        now_s = int(self.reactor.seconds())
+        now_s = int(self._now())
         if self._date[0] != now_s:
             self._date = (now_s, datetimeToString(now_s))
         return self._date[1]
