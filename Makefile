@@ -44,8 +44,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Needs real clients and what is around them (.ci/run installs the packages); servers that it built are in .tools/bin.
-e2e: export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# Needs real clients and what is around them (.ci/run installs the packages); the tests find what it built in .tools/bin.
 e2e: $(VENV)/.installed-dev
 	$(TRIAL) --temp-directory=_trial_temp_e2e tests.e2e
 

@@ -435,6 +435,16 @@ class StorageContract(HeldContract):
             self.assertIs(self.outcome(self.storage.await_turn(Digest.of(DATA))), False)
         self.assertIs(self.outcome(self.storage.await_turn(self.keep())), False)
 
+    def test_a_turn_can_be_left_at_any_time(self) -> None:
+        """Before it was awaited, after it, twice; content that is kept stays."""
+        digest = self.keep()
+        for wait in (False, True, True):
+            if wait:
+                self.outcome(self.storage.await_turn(digest))
+            self.storage.leave_turn(digest)
+            self.work()
+        self.assertEqual(self.whole(self.found(digest).body), DATA)
+
     # --- tags
 
     def recall(self, name: TagName = TAG) -> tuple[TagRecord, ...]:

@@ -116,7 +116,7 @@ class RefusalTests(BucketTestCase):
         def find(name: str) -> None:
             looked.append(name)
 
-        error = str(self.assertRaises(ConfigError, chosen_bucket, values, said, {}, find))
+        error = str(self.assertRaises(ConfigError, chosen_bucket, values, said, {}, {}, find))
         self.assertRegex(error, r"^--storage-backend: s3 needs the AWS SDK.*; write pip install 'txociproxy\[aws\]'$")
         self.assertEqual(looked, ["boto3"])
 
@@ -164,6 +164,28 @@ class RefusalTests(BucketTestCase):
                 self.assertIn("is not the address of an S3 server; write https://s3.example.com or", error)
                 if "@" in text:
                     self.assertNotIn("hunter2", error)
+
+    def test_an_address_that_the_sdk_could_not_use_is_refused(self) -> None:
+        """It would be an outage without end: our own setting takes its place, and without a bucket it is not ours."""
+        for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+            for text in (
+                "10.0.0.5:9000",
+                "s3.example",
+                "http://",
+                "https://s3.example:x",
+                "http://[fd00::5",
+                "ftp://s3",
+            ):
+                error = self.refusal(None, None, STORAGE_BACKEND="s3", **{variable: text})
+                self.assertTrue(error.startswith(f"{variable}: '{text}' is not the address of an S3 server"), error)
+                self.s3(OCIPROXY_S3_ENDPOINT_URL="http://10.0.0.5:9000", **{variable: text})
+                self.assertIsNone(self.load(None, None, **{variable: text}).s3)
+            error = self.refusal(None, None, STORAGE_BACKEND="s3", **{variable: "http://u:hunter2@:9000"})
+            self.assertNotIn("hunter2", error)
+            self.assertIsNone(self.s3(**{variable: "https://s3.example/storage/v1"}).endpoint_url)
+        # The first one counts, and an empty one is none.
+        self.s3(AWS_ENDPOINT_URL_S3="http://10.0.0.5:9000", AWS_ENDPOINT_URL="nonsense")
+        self.s3(AWS_ENDPOINT_URL_S3="", AWS_ENDPOINT_URL="http://10.0.0.5:9000")
 
     def test_what_has_no_effect_is_refused_where_it_was_said_for_this_proxy(self) -> None:
         """In options and file, at its line; an environment may be that of many."""

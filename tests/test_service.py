@@ -420,6 +420,20 @@ class MakingTests(SynchronousTestCase):
         self.assertFalse(root.exists())
         self.assertEqual((reactor.tcpServers, reactor.tcpClients), ([], []))
 
+    def test_what_is_configured_about_disk_and_network_reaches_the_bucket_too(self) -> None:
+        """Outbound proxies, and the space that stays free; with and without a bucket."""
+        for backend in ("fs", "s3"):
+            said = {"STORAGE_BACKEND": backend, "HTTP_PROXY": "http://proxy.lan:3128", "OCIPROXY_MIN_FREE": "7%"}
+            wanted = config(FS_ROOT=self.mktemp(), **said)
+            house = build(wanted, MemoryReactorClock())
+            for pool in house.pools:
+                self.addCleanup(pool.stop)
+            storage = cast(Any, house.storage)
+            space = (storage if backend == "fs" else storage._local)._space
+            self.assertEqual((space._min_free_fraction, space._min_free_bytes), (0.07, 2**30))
+        self.assertTrue(wanted.outbound.is_set)
+        self.assertIs(cast(Any, house.ways)._proxies, wanted.outbound)
+
     def test_nobody_without_a_bucket_pays_for_one(self) -> None:
         """Neither the SDK nor what uses it is imported by a start on a directory."""
         words = [sys.executable, "-c", WITHOUT_A_BUCKET, str(Path(self.mktemp()).absolute())]
@@ -432,6 +446,7 @@ class MakingTests(SynchronousTestCase):
             config(
                 OCIPROXY_MAX_INGESTS="7",
                 OCIPROXY_MAX_LONELY_INGESTS="3",
+                OCIPROXY_MAX_CARRIED="40",
                 OCIPROXY_TAG_FRESH_S="5",
                 OCIPROXY_STALE_IF_ERROR_S="unlimited",
                 OCIPROXY_RANGE_MISS="fill",
@@ -441,7 +456,8 @@ class MakingTests(SynchronousTestCase):
                 OCIPROXY_NO_REDIRECT="10.0.0.0/8",
             )
         )
-        self.assertEqual((rules.caps.total, rules.caps.lonely, rules.ranges.miss), (7, 3, "fill"))
+        self.assertEqual((rules.caps.total, rules.caps.lonely, rules.caps.carried), (7, 3, 40))
+        self.assertEqual(rules.ranges.miss, "fill")
         self.assertEqual((rules.tags.fresh_s, rules.tags.stale_if_error_s, rules.tags.keep_latest), (5, None, True))
         self.assertEqual(rules.limits.spool_stall_s, 9)
         self.assertEqual((rules.redirects.above_bytes, rules.redirects.not_for), (2**20, (ip_network("10.0.0.0/8"),)))

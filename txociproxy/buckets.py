@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from txociproxy.sources import Said
+from txociproxy.sources import Said, shown
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.yamlfile import ConfigError
 
@@ -20,18 +21,22 @@ BUCKET_SETTINGS = (
 URL_LIFE_S = 900.0
 # Whoever loses his right to an image can fetch it for no longer (RULES D4).
 PRIVATE_URL_LIFE_S = 120.0
+# Where the SDK looks for the server if we do not name one; the first that is set counts.
+SDK_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 def chosen_bucket(
     values: dict[str, Any],
     said: Mapping[str, Said],
     said_here: Mapping[str, Said],
+    environ: Mapping[str, str],
     find: Callable[[str], object | None] = find_spec,
 ) -> dict[str, Any]:
     """Take what is about a bucket out of the settings, and return what becomes of it in the configuration.
 
     :param said: where each setting was said, for messages.
     :param said_here: what was said for this proxy alone, in options and file; an environment may be that of many.
+    :param environ: what the SDK reads too.
     :param find: looks for a module without importing it.
     :raises ConfigError: something is wrong; the AWS SDK is not installed.
     """
@@ -43,6 +48,8 @@ def chosen_bucket(
                 f"{said['storage_backend'].where}: s3 needs the AWS SDK, which is not installed; write "
                 "pip install 'txociproxy[aws]'"
             )
+        if chosen["s3_endpoint_url"] is None:
+            _check_endpoint(environ)
         s3 = _settings(chosen, is_private=values["mode"] == "authenticated")
     else:
         _refuse_unused(said_here)
@@ -61,6 +68,23 @@ def _refuse_unused(said_here: Mapping[str, Said]) -> None:
             raise ConfigError(
                 f"{said_here[name].where}: counts with storage_backend s3 only; remove it, or use storage_backend s3"
             )
+
+
+def _check_endpoint(environ: Mapping[str, str]) -> None:
+    """Refuse an address that the SDK cannot use: nothing but a new start with another one would end that outage."""
+    name = next((name for name in SDK_ENDPOINTS if environ.get(name)), None)
+    if name is None:
+        return
+    try:
+        parts = urlsplit(environ[name])
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return  # the SDK takes a path too
+    except ValueError:
+        pass  # half an IPv6 address, a port that is no number
+    raise ConfigError(
+        f"{name}: {shown(environ[name])} is not the address of an S3 server; write https://s3.example.com or "
+        "http://10.0.0.5:9000"
+    )
 
 
 def _settings(chosen: Mapping[str, Any], is_private: bool) -> S3Settings:

@@ -33,7 +33,7 @@ from txociproxy.interfaces import (
 )
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests
-from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import kept
 from txociproxy.oci.manifests import bare_media_type
 from txociproxy.oci.names import Descriptor, Digest, Repository, Tag
@@ -104,12 +104,30 @@ class Cache:
                 return gone
             if isinstance(found, Local):
                 return self._serving.serve(ask, found, "hit", self._serving.control("digest"))
-            answer = await self._elsewheres.answer(ask, found)
-            if answer is not None:
-                return answer
+            return await self._elsewheres.answer(ask, found) or await self._instead(ask, digest, found)
         if ask.method == "HEAD":
             return await self._head(ask, digest)
-        return await self._blobs.pull(ask, digest)
+        try:
+            return await self._blobs.pull(ask, digest)
+        finally:
+            if self._blobs.begins_whole(ask, digest):  # what came of it keeps nobody from fetching it any more
+                self._turns.leave(digest)
+
+    async def _instead(self, ask: Ask, digest: Digest, found: Elsewhere) -> Answer:
+        """Pull from the upstream what lies elsewhere and could not be had there just now.
+
+        Should the upstream have nothing for anybody, that place is asked once more: it may only have been busy.
+        """
+        try:
+            answer = await self._blobs.pull(ask, digest)
+        except UpstreamUnreachable:
+            again = await self._elsewheres.answer(ask, found)
+            if again is None:
+                raise
+            return again
+        if isinstance(answer, Relay) and (answer.status == 429 or answer.status >= 500):
+            return await self._elsewheres.answer(ask, found) or answer
+        return answer
 
     async def _pull_manifest(self, ask: Ask, digest: Digest) -> Answer:
         found = await self._manifests.find(ask.pull.namespace, digest)

@@ -1,8 +1,8 @@
 """Carrying: blobs that lie elsewhere come through us, for clients that are not sent there.
 
-What comes from there is received as what comes from an upstream is: bounded by the same places and the same memory,
-proven before its tail is let go (RULES E2), and gone on with when it breaks off: from there, or from the upstream
-where that place does not give it.  So its trouble is no client's trouble.
+What comes from there is received as what comes from an upstream is: bounded by places and by the same memory, proven
+before its tail is let go (RULES E2), and gone on with when it breaks off: from there, or from the upstream where that
+place does not give it.  So its trouble is no client's trouble.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Carrying:
 
     async def _whole(self, ask: Ask, found: Elsewhere, first_bytes: int) -> Serve | None:
         """Serve what is proven as it comes."""
-        until_s = self._ingests.slots.patience_ends_s()
+        until_s = self._ingests.carried.patience_ends_s()
         try:
             if found.fill is None:
                 ingest = await self._open(ask, found, until_s)
@@ -116,8 +116,8 @@ class Carrying:
 
         :raises StorageUnavailable: there shall be a copy, and cannot.
         """
-        places = self._ingests.places(ask)
-        await self._ingests.slots.enter(*places, until_s=until_s)
+        places = self._ingests.carried_places(ask)
+        await self._ingests.carried.enter(*places, until_s=until_s)
         ingest: Ingest | None = None
         spool: ISpool | None = None
         try:
@@ -130,12 +130,12 @@ class Carrying:
             if ingest is None:
                 if spool is not None:
                     spool.close()
-                self._ingests.slots.leave(*places)
+                self._ingests.carried.leave(*places)
 
     def _receive(self, ask: Ask, found: Elsewhere, response: IResponse, spool: ISpool | None) -> Ingest:
         size_bytes = found.descriptor.size_bytes
         total_bytes = length_of(response) if size_bytes is None else size_bytes
-        rest = Rest(found.place, None, total_bytes, lambda n: self._upstream(ask, n, None), 0)
+        rest = Rest(found.place, None, total_bytes, lambda n: self._upstream(ask, n, None), 0, ask.pull.namespace)
 
         def ended(ingest: Ingest) -> None:
             # Where the upstream has helped out nobody knows whose bytes were wrong.
@@ -143,7 +143,7 @@ class Carrying:
                 self._forgetting.begin(found.descriptor.digest)
 
         descriptor = Descriptor(found.descriptor.digest, total_bytes, BLOB_TYPE)
-        origin = Origin(0, total_bytes, total_bytes, None, rest.reopen)
+        origin = Origin(0, total_bytes, total_bytes, None, rest.reopen, rest.source)
         return self._ingests.carry(ask, descriptor, replayed(ask, found), origin, response, ended, spool)
 
     # --- parts
@@ -157,17 +157,24 @@ class Carrying:
 
     async def _part(self, ask: Ask, found: Elsewhere, part: ByteRange) -> Serve | None:
         """Relay a part, which cannot be proven."""
-        places = self._ingests.places(ask)
-        await self._ingests.slots.enter(*places)
+        places = self._ingests.carried_places(ask)
+        await self._ingests.carried.enter(*places)
         response: IResponse | None = None
         try:
             response = await read_part(found.place, part.start, part.stop, part.total)
         finally:
             if response is None:
-                self._ingests.slots.leave(*places)
+                self._ingests.carried.leave(*places)
         if response is None:
             return None
-        rest = Rest(found.place, part.stop, part.total, lambda n: self._upstream(ask, n, part.stop), part.start)
+        rest = Rest(
+            found.place,
+            part.stop,
+            part.total,
+            lambda n: self._upstream(ask, n, part.stop),
+            part.start,
+            ask.pull.namespace,
+        )
         origin = Origin(part.start, part.stop, part.total, None, rest.reopen)
         descriptor = Descriptor(found.descriptor.digest, part.total, BLOB_TYPE)
         ingest = self._ingests.carry(ask, descriptor, replayed(ask, found), origin, response, proves=False)
@@ -180,7 +187,7 @@ class Carrying:
         key = _key(ask, found)
         if found.fill is None or not pays or key in self._ingests.running:
             return
-        until_s = self._ingests.slots.patience_ends_s()
+        until_s = self._ingests.carried.patience_ends_s()
         d = Deferred.fromCoroutine(self._flights.join(key, lambda: self._fill(ask, found, until_s)))
         d.addCallbacks(_nobody_reads, _nobody_waits)
 

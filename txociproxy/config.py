@@ -79,6 +79,7 @@ class Config:
     max_ingests_per_client: int
     max_lonely_ingests: int
     max_ingest_memory_bytes: int
+    max_carried: int
     max_range_relays: int
     max_range_relays_per_digest: int
     log_level: str
@@ -117,7 +118,7 @@ def load(
     _check_access(values, said)
     if values["fs_root"] is None:
         values["fs_root"] = _default_root(environ, os.geteuid() == 0 if is_root is None else is_root)
-    values.update(chosen_bucket(values, said, {**in_file, **in_options}))
+    values.update(chosen_bucket(values, said, {**in_file, **in_options}, environ))
     upstreams, default_namespace = chosen_upstreams(said, written, values, environ)
     free = values.pop("min_free")
     values["max_ingest_memory_bytes"] = values.pop("max_ingest_memory")

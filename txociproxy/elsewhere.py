@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from attrs import define, frozen
 
 from txociproxy.carrying import Carrying, described
-from txociproxy.interfaces import Ask, Elsewhere, Redirect, Serve
+from txociproxy.interfaces import Address, Ask, Elsewhere, Redirect, Serve
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.serving import Serving
 
-MARGIN_S = 10  # a redirect that is kept until its address is about to end would be followed too late
+MARGIN_S = 10  # a redirect to an address that is about to end would be followed too late, now or when it was kept
 
 
 @frozen
@@ -57,16 +57,18 @@ class Elsewheres:
         if not self._rules.sends(ask.client, found.descriptor.size_bytes):
             return await self._carrying.carry(ask, found)
         try:
-            return self._redirect(found)
+            address = found.place.address()
         except StorageUnavailable:
             return None  # said by the storage
+        if address.expires_s < MARGIN_S:
+            return await self._carrying.carry(ask, found)
+        return self._redirect(found, address)
 
-    def _redirect(self, found: Elsewhere) -> Redirect:
+    def _redirect(self, found: Elsewhere, address: Address) -> Redirect:
         """Send the client there; a range too, since it asks there with the same Range field."""
-        address = found.place.address()
         control = "no-store"  # whom the upstream admits is asked anew each time (RULES D4)
         if self._serving.visibility == "public":
-            control = f"private, max-age={max(0, int(address.expires_s) - MARGIN_S)}"
+            control = f"private, max-age={int(address.expires_s) - MARGIN_S}"
         return Redirect(found.descriptor, address.url, address.expires_s, "hit", control)
 
 

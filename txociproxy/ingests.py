@@ -22,7 +22,8 @@ from txociproxy.oci.ranges import ByteRange
 from txociproxy.slots import Slots
 
 BLOB_TYPE = "application/octet-stream"
-PLACE_SILENCE_S = 10.0  # a place that is near is not waited for as an upstream is: there is one to turn to
+PLACE_SILENCE_S = 5.0  # a place that is near is not waited for as an upstream is: there is one to turn to
+LONE_WINDOW_BYTES = 256 * 1024
 Key = tuple[str, Digest]
 Reopen = Callable[[int], Awaitable[IResponse]]
 
@@ -33,6 +34,9 @@ class IngestCaps:
 
     :ivar lonely: how many may go on without a reader.
     :ivar memory_bytes: windows and outstanding bytes of all together.
+    :ivar carried: how many of what lies elsewhere come through us; those of :attr:`total` are not among them.
+    :ivar carried_per_client: None is half of them.
+    :ivar carried_wait_s: how long one of these waits for its place: there is nobody else to ask.
     """
 
     total: int = 256
@@ -41,6 +45,9 @@ class IngestCaps:
     lonely: int = 16
     memory_bytes: int = 256 * 1024 * 1024
     wait_s: float = 5.0
+    carried: int = 512
+    carried_per_client: int | None = None
+    carried_wait_s: float = 20.0
 
 
 @define(eq=False)
@@ -49,6 +56,8 @@ class Ingests:
 
     :ivar running: those that others can join.
     :ivar alive: all of them: also relayed ranges, and those whose place in ``running`` a newer one has taken.
+    :ivar slots, carried: the places of what is fetched from upstreams, and of what lies elsewhere and is a hit: a storm
+        of hits is no reason to tell anybody to come again, and keeps nobody from a miss.
     :ivar brought: what the readers of those in ``running`` have brought.
     """
 
@@ -60,6 +69,7 @@ class Ingests:
     running: dict[Key, Ingest] = field(factory=dict)
     alive: list[Ingest] = field(factory=list)
     slots: Slots = field(init=False)
+    carried: Slots = field(init=False)
     brought: Brought = field(init=False, factory=Brought)
 
     log = Logger()
@@ -68,6 +78,9 @@ class Ingests:
         caps = self._caps
         limits = (caps.total, caps.per_namespace, caps.per_client)
         self.slots = Slots("downloads", limits, self._clock, caps.wait_s)
+        half = max(1, caps.carried // 2)
+        limits_of_hits = (caps.carried, half if caps.carried_per_client is None else caps.carried_per_client)
+        self.carried = Slots("downloads", limits_of_hits, self._clock, caps.carried_wait_s)
 
     def find(self, key: Key, offset_bytes: int) -> Ingest | None:
         """Return the running ingest if a reader that begins at ``offset_bytes`` can still follow it."""
@@ -76,8 +89,11 @@ class Ingests:
 
     def places(self, ask: Ask) -> tuple[str, str, str]:
         """Return the keys under which an ingest of this ask takes its place in :attr:`slots`."""
-        # Whoever comes through a Unix socket has no address: a proxy in front of many must not count as one client.
-        return "all", ask.pull.namespace, ask.client if ask.client != "-" else f"unix:{id(ask)}"
+        return "all", ask.pull.namespace, _client_of(ask)
+
+    def carried_places(self, ask: Ask) -> tuple[str, str]:
+        """Return the keys under which an ingest of this ask takes its place in :attr:`carried`."""
+        return "all", _client_of(ask)
 
     def begin(self, ask: Ask, digest: Digest, got: Got, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.
@@ -91,7 +107,7 @@ class Ingests:
             Descriptor(digest, size_bytes, BLOB_TYPE),
             kept(fields_of(response)),
             Origin(0, size_bytes, size_bytes, field_of(response, "ETag"), reopen),
-            self._leaves(ask),
+            self._leaves(self.slots, self.places(ask)),
             self._spool(digest, size_bytes),
             got.held,
         )
@@ -116,7 +132,9 @@ class Ingests:
         must not see it (RULES D3).
         """
         limits = evolve(self._limits, silence_s=min(self._limits.silence_s, PLACE_SILENCE_S))
-        leaves = self._leaves(ask)
+        if spool is None:  # it has one reader, who never goes back
+            limits = evolve(limits, window_bytes=min(limits.window_bytes, LONE_WINDOW_BYTES))
+        leaves = self._leaves(self.carried, self.carried_places(ask))
 
         def over(ingest: Ingest) -> None:
             leaves(ingest)
@@ -187,12 +205,11 @@ class Ingests:
         self.running[key] = ingest
         self.brought.begin(key)
 
-    def _leaves(self, ask: Ask) -> Callable[[Ingest], None]:
-        """Return what is to be done at the end of an ingest that has taken a place in :attr:`slots`."""
-        places = self.places(ask)
+    def _leaves(self, slots: Slots, places: tuple[str, ...]) -> Callable[[Ingest], None]:
+        """Return what is to be done at the end of an ingest that has taken this place."""
 
         def leaves(ingest: Ingest) -> None:
-            self.slots.leave(*places)
+            slots.leave(*places)
             key = (ingest.namespace, ingest.descriptor.digest)
             if self.running.get(key) is ingest:
                 del self.running[key]
@@ -231,6 +248,11 @@ class Ingests:
             received_bytes=ingest.received_bytes,
             resumes=ingest.resumes,
         )
+
+
+def _client_of(ask: Ask) -> str:
+    # Whoever comes through a Unix socket has no address: a proxy in front of many must not count as one client.
+    return ask.client if ask.client != "-" else f"unix:{id(ask)}"
 
 
 async def until_it_may_begin(ingest: Ingest) -> None:

@@ -321,6 +321,9 @@ class IStorage(Interface):
         again; False says at once that nobody else is known to be at work.
         """
 
+    def leave_turn(digest: Digest) -> None:
+        """The turn that was awaited has come to nothing: no spool was opened, so that others may go ahead at once."""
+
     def remove(digest: Digest) -> Awaitable[bool]:
         """Forget the content and for whom it was held; says whether it was there, held for whomever."""
 

@@ -55,7 +55,8 @@ class Rest:
 
     :ivar _stop_bytes: where the body ends; None is the end of the content.
     :ivar _upstream: asks the upstream for everything from an offset on.
-    :ivar _asked_bytes: from where the place was asked last.
+    :ivar _asked_bytes: from where the place was asked last, or -1 if the upstream was asked since.
+    :ivar _namespace: the upstream's name.
     :ivar is_pure: whether the upstream was never asked, so that all bytes are the place's.
     """
 
@@ -64,7 +65,12 @@ class Rest:
     _total_bytes: int | None
     _upstream: Callable[[int], Awaitable[IResponse]]
     _asked_bytes: int
+    _namespace: str
     is_pure: bool = True
+
+    def source(self) -> str:
+        """Say whose bytes they are."""
+        return "the storage" if self.is_pure else f"the storage and {self._namespace}"
 
     async def reopen(self, offset_bytes: int) -> IResponse:
         """Return an answer that goes on from here.
@@ -76,5 +82,6 @@ class Rest:
             response = await read_part(self._place, offset_bytes, self._stop_bytes, self._total_bytes)
             if response is not None:
                 return response
-        self.is_pure = False
+        # Should that bring nothing either, a place that brought nothing once is better than none.
+        self.is_pure, self._asked_bytes = False, -1
         return await self._upstream(offset_bytes)

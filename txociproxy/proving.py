@@ -22,8 +22,11 @@ from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES
 from txociproxy.oci.names import Digest
 from txociproxy.places import read_whole
+from txociproxy.remembering import remember
 
 READ_S = 5.0  # how long the place is waited for; then the upstream is asked
+AGAIN_S = 10.0  # how long one that was waited for in vain is left to the upstream
+MAX_SLOW = 1024
 MAX_PROVEN = 4096
 MAX_PROVEN_BYTES = 64 * 1024 * 1024
 
@@ -54,13 +57,18 @@ class Proven:
 
 @define(eq=False)
 class Proving:
-    """Brings small content here."""
+    """Brings small content here.
+
+    :ivar _slow_until_s: what was waited for in vain, and until when, by the clock, nobody waits for it again: one pull
+        asks several times, and so do those that follow.
+    """
 
     _forgetting: Forgetting
     _hashers: IWorkers
     _clock: IReactorTime
     _proven: Proven = field(factory=Proven)
     _flights: Flights[bytes | None, None] = field(init=False, factory=Flights)
+    _slow_until_s: OrderedDict[Digest, float] = field(init=False, factory=OrderedDict)
 
     async def bring(self, found: Elsewhere) -> Local | None:
         """Return it as content that is here; None says that it is too long for a manifest, or cannot be had."""
@@ -68,7 +76,7 @@ class Proving:
         if size_bytes is not None and size_bytes > MAX_MANIFEST_BYTES:
             return None
         data = self._proven.recall(digest)
-        if data is None:
+        if data is None and self._clock.seconds() >= self._slow_until_s.get(digest, 0.0):
             outcome, _ = await self._flights.join(digest, lambda: self._read(found))
             data = None if outcome is None else outcome.value
         if data is None:
@@ -80,7 +88,9 @@ class Proving:
         """Read for all who want it now; that it cannot be had is told to all as well."""
         try:
             data = await Deferred.fromCoroutine(self._collect(found)).addTimeout(READ_S, self._clock)
-        except (StorageUnavailable, UpstreamUnreachable, BodyTooLong, TimeoutError):
+        except (StorageUnavailable, UpstreamUnreachable, BodyTooLong, TimeoutError) as error:
+            if isinstance(error, TimeoutError) or (isinstance(error, UpstreamUnreachable) and error.timed_out):
+                remember(self._slow_until_s, found.descriptor.digest, self._clock.seconds() + AGAIN_S, MAX_SLOW)
             return Landed(None)
         digest = found.descriptor.digest
         if data is None:

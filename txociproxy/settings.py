@@ -301,6 +301,12 @@ SETTINGS: tuple[Setting, ...] = (
         "256MiB",
         "Most memory that arriving bodies may hold; beyond it upstreams are paused.",
     ),
+    Setting(
+        "max_carried",
+        q.count,
+        "512",
+        "Most blobs that come from S3 through this proxy at once, half of them for one client address.",
+    ),
     Setting("max_range_relays", q.count, "32", "Most ranges that are relayed from upstreams at once."),
     Setting("max_range_relays_per_digest", q.count, "4", "Most ranges of one blob that are relayed at once."),
     Setting(

@@ -21,5 +21,9 @@ class Turns:
         outcome, _ = await self._flights.join(digest, lambda: self._ask(digest))
         return outcome is not None and outcome.value
 
+    def leave(self, digest: Digest) -> None:
+        """Nobody here fetches it; see :meth:`IStorage.leave_turn`."""
+        self._storage.leave_turn(digest)
+
     async def _ask(self, digest: Digest) -> Landed[bool]:
         return Landed(await self._storage.await_turn(digest))

@@ -23,6 +23,7 @@ def core_rules(config: Config) -> CoreRules:
             per_client=config.max_ingests_per_client,
             lonely=config.max_lonely_ingests,
             memory_bytes=config.max_ingest_memory_bytes,
+            carried=config.max_carried,
         ),
         TagRules(
             keep_tags=config.cache_tag_manifests,

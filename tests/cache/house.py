@@ -145,6 +145,7 @@ class CacheCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual((self.core.ingests.running, self.core.ingests.alive), ({}, []))
         self.assertEqual(dict(self.core.ingests.slots.taken), {})
+        self.assertEqual(dict(self.core.ingests.carried.taken), {})
 
 
 def outcomes(serves: Iterable[Serve]) -> list[str]:

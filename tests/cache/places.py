@@ -71,6 +71,7 @@ class FarStorage(MemoryStorage):
     removing: Deferred[None] | None = None
     turns: list[Deferred[bool]] | None = None
     turns_asked: int = 0
+    turns_left: list[Digest] = field(factory=list)
 
     def put(
         self,
@@ -123,6 +124,10 @@ class FarStorage(MemoryStorage):
             return succeed(False)
         self.turns.append(Deferred(lambda _: None))
         return self.turns[-1]
+
+    def leave_turn(self, digest: Digest) -> None:
+        """Remember it."""
+        self.turns_left.append(digest)
 
     def respond(self, digest: Digest, byte_range: str | None) -> FakeResponse | Exception:
         """Return what the place says to a read."""

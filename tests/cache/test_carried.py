@@ -12,17 +12,17 @@ from txociproxy.oci.errors import OCIError
 
 
 class BoundTests(CarryCase):
-    """What is carried takes its place among all downloads (RULES A5)."""
+    """What is carried has places of its own, more than what is fetched: it is a hit (RULES A5)."""
 
     def test_too_many_at_once_wait_and_are_told(self) -> None:
-        """In all, per namespace and per client; whole and in part."""
-        self.far.by_hand = True
-        for caps in (IngestCaps(total=1), IngestCaps(per_namespace=1), IngestCaps(per_client=1)):
+        """In all and per client; whole and in part."""
+        self.far.by_hand = self.hub.by_hand = True
+        for caps in (IngestCaps(carried=1), IngestCaps(carried=2, carried_per_client=1)):
             for byte_range in (None, "bytes=10-20"):
                 self.carry(caps=caps)
                 _, sink = self.follow(self.served(self.blob(byte_range)))
                 d = self.begin(self.blob(byte_range))
-                self.clock.advance(4.9)
+                self.clock.advance(19.9)
                 self.assertNoResult(d)
                 self.clock.advance(0.2)
                 self.assertEqual(self.failureResultOf(d, OCIError).value.status, 503)
@@ -31,30 +31,47 @@ class BoundTests(CarryCase):
                 self.serve_of(waiting).body.close()  # type: ignore[union-attr]
                 self.assert_at_rest()
 
-    def test_a_storm_holds_no_more_than_its_places_and_windows(self) -> None:
-        """A hundred who want one blob and read nothing."""
+    def test_one_client_takes_no_more_than_half_unless_said(self) -> None:
+        """The others have the rest."""
+        self.far.by_hand = True
+        self.carry(caps=IngestCaps(carried=4))
+        mine = [self.begin(self.blob()) for _ in range(3)]
+        others = [self.begin(self.blob(client="192.0.2.2")) for _ in range(2)]
+        self.assertEqual([d.called for d in (*mine, *others)], [True, True, False, True, True])
+        for d in (*mine, *others):
+            self.serve_of(d).body.close()  # type: ignore[union-attr]
+        self.assert_at_rest()
+
+    def test_misses_take_no_place_of_hits_nor_hits_one_of_misses(self) -> None:
+        """An upstream that hangs keeps nobody from what is kept, and the other way round."""
+        self.far.by_hand = self.hub.by_hand = True
+        caps = IngestCaps(total=1, per_namespace=1, per_client=1, carried=1)
+        missing = self.hub.add(content(300_000, seed=5))
+        for first, second in ((missing, self.digest), (self.digest, missing)):
+            self.carry(caps=caps)
+            serves = [self.served(self.ask(digest, kind="blob")) for digest in (first, second)]
+            for serve in serves:
+                serve.body.close()  # type: ignore[union-attr]
+            self.core.ingests.abandon_all()
+            self.assert_at_rest()
+
+    def test_a_storm_is_served_and_holds_no_more_than_its_windows(self) -> None:
+        """Three hundred who want one blob and read nothing: on a disk nobody would be told to come again."""
         large = content(3_000_000)
         digest = self.far.put(large)
         self.far.by_hand = True
         self.carry()
-        asks = [self.ask(digest, kind="blob", client=f"192.0.2.{n}") for n in range(100)]
-        waiting = [self.begin(ask) for ask in asks]
-        serves = [self.serve_of(d) for d in waiting if d.called]
-        self.assertEqual((len(serves), len(self.far.sent)), (64, 64))
+        serves = [self.served(self.ask(digest, kind="blob", client=f"192.0.2.{n % 250}")) for n in range(300)]
+        self.assertEqual({serve.outcome for serve in serves}, {"hit"})
         readers = [self.follow(serve, capacity_bytes=1)[1] for serve in serves]
         for response in self.far.sent:
             for start in range(0, len(large), 100_000):
                 if not response.transport.paused:
                     response.send(large[start : start + 100_000])
         self.assertTrue(all(response.transport.paused for response in self.far.sent))
-        self.assertLess(sum(ingest.held_bytes for ingest in self.core.ingests.alive), 64 * 1_300_000)
+        self.assertLess(sum(ingest.held_bytes for ingest in self.core.ingests.alive), 300 * 500_000)
         for sink in readers:
             sink.leave()
-        late = [self.serve_of(d) for d in waiting[64:]]
-        self.assertEqual({serve.outcome for serve in late}, {"hit"})
-        for serve in late:
-            assert serve.body is not None
-            serve.body.close()
         self.asked()
         self.assert_at_rest()
 

@@ -41,6 +41,8 @@ class WholeTests(CarryCase):
         self.assertEqual((sink.ending, len(sink.written)), ("cut", TOTAL - 32 * 1024))
         self.assertEqual(self.far.removed, [self.digest])
         self.assertTrue(any(str(self.digest) in line and "storage" in line for line in logged), logged)
+        wrong = [line for line in logged if line.startswith("wrong digest from ")]
+        self.assertEqual([line.partition(":")[0] for line in wrong], ["wrong digest from the storage"])
         self.asked()
         self.assertEqual(self.get(self.blob()), ("miss", DATA))
         self.asked(f"GET {self.digest}")
@@ -132,12 +134,29 @@ class WholeTests(CarryCase):
         self.asked(f"GET {self.digest}")
         self.assert_at_rest()
 
+    def test_a_place_that_brought_nothing_is_asked_again_when_the_upstream_has_nothing(self) -> None:
+        """Two breaks at the same byte are an accident as long as there is nobody else."""
+        for lost in (True, False):
+            self.far.by_hand, self.hub.down, self.hub.status = True, lost, None if lost else 404
+            _, sink = self.follow(self.served(self.blob()))
+            self.far.sent[-1].send(DATA[:HALF])
+            self.far.sent[-1].break_off()
+            self.far.sent[-1].break_off()
+            self.clock.advance(0.3)
+            self.asked(f"GET {self.digest} bytes={HALF}-")
+            self.far.by_hand = False
+            self.clock.advance(1)
+            self.assertEqual((sink.ending, bytes(sink.written)), ("finished", DATA))
+            self.read("all", f"bytes={HALF}-", f"bytes={HALF}-")
+            self.asked()
+            self.assert_at_rest()
+
     def test_a_place_that_falls_silent_is_left_sooner_than_an_upstream(self) -> None:
-        """Ten seconds."""
+        """Five seconds."""
         self.far.by_hand = True
         _, sink = self.follow(self.served(self.blob()))
         self.far.sent[0].send(DATA[:HALF])
-        self.clock.advance(9.9)
+        self.clock.advance(4.9)
         self.read("all")
         self.far.by_hand = False
         self.clock.advance(0.2)
@@ -189,13 +208,16 @@ class WholeTests(CarryCase):
         return script
 
     def test_bytes_of_both_that_are_wrong_forget_nothing(self) -> None:
-        """Nobody knows whose were wrong."""
+        """Nobody knows whose were wrong, and the log blames nobody alone."""
         self.far.by_hand = True
+        logged: list[str] = []
+        self.watch(logged)
         _, sink = self.follow(self.served(self.blob()))
         self.far.sent[0].send(WRONG[:HALF])
         self.far.down = True
         self.far.sent[0].break_off()
         self.assertEqual((sink.ending, self.far.removed), ("cut", []))
+        self.assertIn("wrong digest from the storage and docker.io: ", "\n".join(logged))
         self.assert_at_rest()
 
     def test_two_clients_have_a_stream_each(self) -> None:

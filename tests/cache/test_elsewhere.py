@@ -12,7 +12,7 @@ from txociproxy.admissions import Admissions
 from txociproxy.asking import Asking
 from txociproxy.interfaces import Ask, Serve
 from txociproxy.modes import Authenticated
-from txociproxy.oci.errors import UpstreamUnreachable
+from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.upstreams.entries.entry import Entry
 
 DATA = content(200_000)
@@ -53,9 +53,17 @@ class RedirectTests(FarCase):
 
     def test_an_address_that_is_about_to_end_is_not_kept(self) -> None:
         """A negative age is no age."""
-        for life_s, kept_s in ((10.9, 0), (3.0, 0), (12.5, 2)):
+        for life_s, kept_s in ((10.9, 0), (10.0, 0), (12.5, 2)):
             self.far.life_s = life_s
             self.assertEqual(self.redirected(self.pull(self.blob())).cache_control, f"private, max-age={kept_s}")
+
+    def test_an_address_that_a_client_could_miss_is_given_to_nobody(self) -> None:
+        """Our credentials end within seconds: the blob comes through us."""
+        self.far.life_s = 9.9
+        self.assertEqual(self.get(self.blob()), ("hit", DATA))
+        self.read("all")
+        self.asked()
+        self.assert_at_rest()
 
     def test_a_head_is_answered_here(self) -> None:
         """Size, type, digest; a HEAD on an address that is signed for GET fails."""
@@ -197,6 +205,22 @@ class TroubleTests(FarCase):
         self.far.down = True
         for byte_range in (None, "bytes=0-9"):
             self.failureResultOf(self.begin(self.blob(byte_range)), UpstreamUnreachable)
+        self.assert_at_rest()
+
+    def test_a_place_that_was_busy_is_asked_again_when_the_upstream_has_nothing(self) -> None:
+        """In a storm of hits nobody is told of an upstream that is lost, fails or counts."""
+        self.carry()
+        for lost, status in ((True, None), (False, 503), (False, 429)):
+            self.hub.down, self.hub.status = lost, status
+            for byte_range, wanted in ((None, DATA), ("bytes=5-9", DATA[5:10])):
+                busy: list[Exception] = [StorageUnavailable("busy")]
+                self.far.script = lambda _, busy=busy: busy.pop() if busy else None  # type: ignore[misc]
+                self.assertEqual(self.get(self.blob(byte_range)), ("hit", wanted))
+        self.hub.down, self.hub.status = False, 403
+        self.far.script = lambda _: StorageUnavailable("busy")
+        self.far.reads.clear()
+        self.assertEqual(self.relayed(self.blob()).status, 403)
+        self.read("all")
         self.assert_at_rest()
 
     def test_an_answer_that_is_not_this_content_is_trouble(self) -> None:

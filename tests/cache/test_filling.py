@@ -83,12 +83,12 @@ class FillTests(CarryCase):
 
     def test_one_client_at_its_bound_does_not_take_others_along(self) -> None:
         """They have places of their own (law 7)."""
-        self.carry(fills=True, caps=IngestCaps(per_client=1))
+        self.carry(fills=True, caps=IngestCaps(carried_per_client=1))
         self.far.by_hand = True
         self.follow(self.served(self.ask(self.far.put(WRONG), kind="blob", client="greedy")))
         greedy = self.begin(self.blob(client="greedy"))
         modest = self.begin(self.blob(client="modest"))
-        self.clock.advance(5.1)
+        self.clock.advance(20.1)
         self.failureResultOf(greedy, OCIError)
         self.assertEqual(self.serve_of(modest).outcome, "hit")
 

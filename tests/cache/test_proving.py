@@ -17,7 +17,7 @@ from tests.cache.places import BLOB_TYPE, far_answer
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST
 from txociproxy.oci.names import Digest
-from txociproxy.proving import Proven
+from txociproxy.proving import AGAIN_S, Proven
 
 ONE = manifest("one")
 HEADERS = (("X-Kept", "a"),)
@@ -136,8 +136,24 @@ class ProvingTests(FarCase):
             self.clock.advance(0.2)
             self.assertEqual(self.bytes_of(self.serve_of(d)), ONE)
             self.asked(f"GET {self.digest}")
+            self.clock.advance(AGAIN_S)
         self.assertTrue(self.far.sent[-1].transport.lost)
         self.assert_at_rest()
+
+    def test_a_place_that_hung_is_left_alone_for_a_while(self) -> None:
+        """A pull asks more than once, and the next one comes soon: nobody waits again for the same manifest."""
+        self.assertEqual(self.get(self.ask("1"))[1], ONE)
+        self.far.by_hand = True
+        self.build(self.rules, self.far)
+        d = self.begin(self.ask("1"))
+        self.clock.advance(5)
+        self.assertEqual(self.bytes_of(self.serve_of(d)), ONE)
+        self.assertEqual(self.get(self.ask(self.digest))[1], ONE)
+        self.assertEqual(len(self.far.reads), 1)
+        self.far.by_hand = False
+        self.clock.advance(AGAIN_S)
+        self.assertEqual(self.get(self.ask(self.digest)), ("hit", ONE))
+        self.assertEqual(len(self.far.reads), 2)
 
     def test_with_the_upstream_lost_as_well_that_is_told(self) -> None:
         """No error of the storage."""

@@ -9,6 +9,7 @@ from tests.cache.far_case import FarCase
 from tests.cache.house import content, manifest, outcomes
 from txociproxy.cache import Answer
 from txociproxy.interfaces import Ask
+from txociproxy.oci.names import Digest
 
 DATA = content(200_000)
 
@@ -43,6 +44,21 @@ class TurnTests(FarCase):
         self.asked(f"GET {self.digest}")
         self.assertEqual(self.far.finds, 1)
         self.assert_at_rest()
+
+    def test_a_fetch_that_comes_to_nothing_leaves_the_turn(self) -> None:
+        """The upstream does not have it: nobody need wait for us; one that goes on keeps it."""
+        self.hub.by_hand = True
+        d = self.begin(self.blob())
+        self.turn(False)
+        self.serve_of(d)
+        self.assertEqual(self.far.turns_left, [])
+        self.core.ingests.abandon_all()
+        self.hub.by_hand = False
+        self.far.content.clear()
+        d = self.begin(self.ask(Digest.of(b"nobody has it"), kind="blob"))
+        self.turn(False)
+        self.successResultOf(d)
+        self.assertEqual(self.far.turns_left, [Digest.of(b"nobody has it")])
 
     def test_what_another_has_brought_is_served(self) -> None:
         """By a redirect, or through us; no upstream is asked."""

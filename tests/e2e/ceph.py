@@ -76,6 +76,18 @@ class Ceph:
         """Make somebody who may make buckets too, and sees nobody else's."""
         return _add_account(self._config, name)
 
+    def bound(self, bucket: str, objects: int) -> None:
+        """Let no more than so many objects into a bucket; it counts at once."""
+        self._quota("set", bucket, "--max-objects", objects)
+        self._quota("enable", bucket)
+
+    def unbound(self, bucket: str) -> None:
+        """Let anything into a bucket again."""
+        self._quota("disable", bucket)
+
+    def _quota(self, what: str, bucket: str, *more: object) -> None:
+        _tool("radosgw-admin", "-c", self._config, "quota", what, "--quota-scope", "bucket", "--bucket", bucket, *more)
+
 
 @cache
 def running_ceph() -> Ceph:

@@ -240,8 +240,8 @@ class Ingest(Lent):
             return
         if not good:
             self.log.warn(
-                "wrong digest from {namespace}: {size_bytes} bytes are not {digest}; nothing is kept",
-                namespace=self.namespace,
+                "wrong digest from {source}: {size_bytes} bytes are not {digest}; nothing is kept",
+                source=self.namespace if self._origin.source is None else self._origin.source(),
                 size_bytes=self.received_bytes,
                 digest=str(self.descriptor.digest),
             )

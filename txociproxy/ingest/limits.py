@@ -37,6 +37,7 @@ class Origin:
     :ivar total_bytes: the length of the whole content, if upstream said.
     :ivar etag: the entity tag that came with it.
     :ivar reopen: asks upstream for everything from an offset on.
+    :ivar source: names whose bytes they are, as far as is known when it is called; None is the upstream.
     """
 
     first_bytes: int
@@ -44,3 +45,4 @@ class Origin:
     total_bytes: int | None
     etag: str | None
     reopen: Callable[[int], Awaitable[IResponse]]
+    source: Callable[[], str] | None = None

@@ -99,6 +99,9 @@ class DiskStorage:
         """See :meth:`IStorage.await_turn`; two that fetch the same end both right, so nobody waits here."""
         return succeed(False)
 
+    def leave_turn(self, digest: Digest) -> None:
+        """See :meth:`IStorage.leave_turn`; nobody has waited."""
+
     def remove(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.remove`."""
         return self._bounded(self._writers, self._shelf.remove, digest)

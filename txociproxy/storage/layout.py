@@ -127,7 +127,7 @@ def tags_from_json(data: bytes | None) -> tuple[TagRecord, ...]:
     """Read the pointers of one tag; what cannot be believed is left out."""
     records = _load(data).get("records")
     found = [_record_from_json(record) for record in records] if isinstance(records, list) else []
-    return tuple(record for record in found if record is not None)
+    return tuple(record for record in found if record is not None)[:MAX_ACCEPT_CLASSES]
 
 
 def with_record(records: tuple[TagRecord, ...], record: TagRecord) -> tuple[TagRecord, ...]:

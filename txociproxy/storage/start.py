@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import secrets
-
-from twisted.logger import Logger
 
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.storage.files import Files, put
-from txociproxy.storage.layout import VERSION, Layout
+from txociproxy.storage.layout import Layout
+from txociproxy.storage.marker import MAX_MARKER_BYTES, make_ours
 
-MAX_MARKER_BYTES = 64 * 1024
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-MODES = ("transparent", "authenticated")
-log = Logger()
 
 
 def prepare(files: Files, layout: Layout, mode: str, adopt: bool = False) -> None:
@@ -42,45 +37,13 @@ def prepare(files: Files, layout: Layout, mode: str, adopt: bool = False) -> Non
 def _check_marker(files: Files, layout: Layout, mode: str, adopt: bool) -> None:
     """Refuse a store of another mode (RULES D4) or layout; an unmarked one becomes ours, and an adopted one too."""
     data = files.read(layout.marker, MAX_MARKER_BYTES)
-    if data is None:
-        _mark(files, layout, mode)
-        return
-    owner = _owner(layout, data)
-    if owner == mode:
-        return
-    if not adopt:
-        raise StorageUnavailable(
-            f"{layout.root} belongs to {owner} mode; name another directory, or take this one over with all that it"
-            " keeps: --adopt-store true"
-        )
-    _mark(files, layout, mode)
-    log.info(
-        "{root} was a store of {owner} mode and belongs to {mode} mode now, with all that it keeps",
-        root=str(layout.root),
-        owner=owner,
-        mode=mode,
-    )
+    remedy = "name another directory, or take this one over with all that it keeps: --adopt-store true"
 
+    def mark(marker: bytes) -> None:
+        put(files, layout.spool(secrets.token_hex(16)), layout.marker, marker)
+        files.fsync_directory(layout.root)
 
-def _owner(layout: Layout, data: bytes) -> str:
-    """Return the mode that a marker names."""
-    try:
-        found = json.loads(data)
-        version, owner = found["layout"], found["mode"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StorageUnavailable(f"{layout.marker} cannot be read; remove it if the store is ours") from error
-    if version != VERSION:
-        raise StorageUnavailable(f"{layout.root} has layout {version!r}; this version knows {VERSION}")
-    if owner not in MODES:
-        raise StorageUnavailable(f"{layout.marker} names no mode that we know; remove it if the store is ours")
-    return str(owner)
-
-
-def _mark(files: Files, layout: Layout, mode: str) -> None:
-    """Say whose the root is; durable when this returns."""
-    marker = json.dumps({"layout": VERSION, "mode": mode}).encode("ascii")
-    put(files, layout.spool(secrets.token_hex(16)), layout.marker, marker)
-    files.fsync_directory(layout.root)
+    make_ours(data, mode, adopt, mark, str(layout.root), str(layout.marker), remedy)
 
 
 def _remove_orphans(files: Files, layout: Layout) -> None:

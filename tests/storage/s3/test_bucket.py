@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.storage.s3.between import Between, BucketTestCase, refusal, refuse
 from tests.storage.s3.server import fresh, make_session
@@ -24,12 +25,16 @@ class EnsureTests(BucketTestCase):
         return Bucket(self.between, settings.bucket)
 
     def test_a_missing_bucket_is_made(self) -> None:
-        """Whoever asks next finds it."""
+        """Whoever asks next finds it; whoever has misspelt its name reads of it, once."""
         bucket = self.missing()
-        bucket.ensure()
-        bucket.put("k", b"x", "text/plain")
-        bucket.ensure()
+        with capturedLogs() as lines:
+            bucket.ensure()
+            bucket.put("k", b"x", "text/plain")
+            bucket.ensure()
         self.assertEqual(self.between.operations.count("create_bucket"), 1)
+        self.assertEqual(
+            [formatEvent(line) for line in lines], [f"the S3 bucket {bucket.name} was missing and has been made"]
+        )
 
     def test_a_bucket_is_made_in_its_region(self) -> None:
         """AWS wants to be told, but for the first region, where it must not be."""

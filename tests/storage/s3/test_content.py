@@ -235,8 +235,51 @@ class NothingTests(ContentTestCase):
             raise ReadTimeoutError(endpoint_url="http://s3.test", error="x")
 
         self.renew(complete_multipart_upload=lost)
-        error = self.assertRaises(S3Trouble, self.put, LARGE)
-        assert isinstance(error, S3Trouble)
-        self.assertEqual(error.kind, "unreachable")
+        self.assertTrue(self.put(LARGE))
         self.assertThere(LARGE)
         self.assertFalse(self.put(LARGE))
+
+    def slow(self, after_looks: int) -> list[float]:
+        """Let the server need longer for the last word than an answer is waited for; the list has the pauses."""
+        from botocore.exceptions import ReadTimeoutError
+
+        late: list[Callable[[], Any]] = []
+        pauses: list[float] = []
+
+        def lost(real: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+            late.append(lambda: real(**parameters))
+            raise ReadTimeoutError(endpoint_url="http://s3.test", error="x")
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == after_looks:
+                late[0]()
+
+        self.renew(complete_multipart_upload=lost)
+        self.bucket = Bucket(self.between, self.here.settings.bucket, part_bytes=PART_BYTES, pause=pause)
+        return pauses
+
+    def test_a_server_that_takes_long_for_the_last_word_is_not_disturbed(self) -> None:
+        """To end the upload would take it from under its hands; it is looked at for a minute."""
+        pauses = self.slow(after_looks=3)
+        self.assertTrue(self.put(LARGE))
+        self.assertThere(LARGE)
+        self.assertEqual(len(pauses), 3)
+        pauses = self.slow(after_looks=10**6)
+        error = self.assertRaises(S3Trouble, self.put, LARGE)
+        assert isinstance(error, S3Trouble)
+        self.assertEqual((error.code, sum(pauses)), ("ReadTimeoutError", 60.0))
+        self.assertNothing()
+
+    def test_what_appears_with_another_size_is_not_what_was_waited_for(self) -> None:
+        """Somebody's who is wrong."""
+        self.slow(after_looks=10**6)
+        self.here.plant("k", LARGE[:-1])
+        self.assertRaises(S3Trouble, self.put, LARGE)
+
+    def test_one_that_is_given_up_waits_for_no_last_word(self) -> None:
+        """The process ends."""
+        pauses = self.slow(after_looks=10**6)
+        answers = iter([False] * 5 + [True])
+        self.assertRaises(S3Trouble, self.put, LARGE, None, None, lambda: next(answers))
+        self.assertEqual(len(pauses), 1)

@@ -181,6 +181,14 @@ class WaitingTests(LeaseCase):
         self.assertIs(self.successResultOf(self.one.ask()), False)
         self.assertEqual(self.bucket.asked, [])
 
+    def test_what_has_waited_for_its_thread_through_an_outage_is_not_asked_any_more(self) -> None:
+        """Hundreds of them would keep the probe from its thread."""
+        turn = self.one.leases.await_turn(DIGEST)
+        self.one.gate.failed(S3Trouble("unreachable", "Timeout", "HEAD"))
+        self.one.workers.work()
+        self.assertIs(self.successResultOf(turn), False)
+        self.assertEqual((self.bucket.asked, self.one.leases._until_s), ([], {}))
+
     def test_whoever_has_it_does_not_wait_for_himself(self) -> None:
         """No request: flights of the same process find each other."""
         self.successResultOf(self.one.ask())

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.s3.between import Between, refuse
 from tests.storage.s3.server import fresh
+from txociproxy.oci.names import Digest
 from txociproxy.storage.s3.bucket import Bucket
 from txociproxy.storage.s3.keys import Keys
 from txociproxy.storage.s3.lifecycle import apply_lifecycle, merged
@@ -77,6 +78,25 @@ class MergedTests(SynchronousTestCase):
         both = merged(merged(OWNERS, KEYS, 28), Keys(""), 7)
         self.assertEqual([rule["ID"] for rule in both[4:]], ["txociproxy blobs/", "txociproxy tags/"])
         self.assertEqual(merged(both, KEYS, 0), [*OWNERS, *both[4:]])
+
+    def test_a_long_prefix_has_rules_that_s3_takes(self) -> None:
+        """Their names are shortened, and are still its own."""
+        found: list[dict[str, Any]] = []
+        for prefix in ("a" * 512, "a" * 511 + "b", "ä" * 125, "a" * 200):
+            found = merged(found, Keys(prefix), 28)
+        names = [rule["ID"] for rule in found]
+        self.assertEqual((len(names), len(set(names))), (8, 8))
+        self.assertLessEqual(max(len(name.encode()) for name in names), 255)
+        self.assertEqual(names[-1], f"txociproxy {'a' * 200}/tags/")
+        self.assertEqual(merged(found, Keys("a" * 512), 0), found[2:])
+
+    def test_a_prefix_that_another_begins_with_is_another_store(self) -> None:
+        """No rule of one holds for a key of the other."""
+        one, other = Keys("a"), Keys("ab")
+        scopes = [rule["Filter"]["Prefix"] for rule in merged([], one, 28)]
+        digest = Digest.of(b"x")
+        for key in (other.content(digest), other.sidecar(digest), other.marker, other.lease(digest), one.marker):
+            self.assertFalse(key.startswith(tuple(scopes)), key)
 
     @settings(deadline=None)
     @given(RULES, st.integers(0, 30))

@@ -6,16 +6,17 @@ import json
 from threading import Event
 
 from attrs import define, evolve, field
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.s3.proxies import Proxy, connect_to_tests, proxy_of
 from tests.storage.s3.server import BlockingAgent, Fresh, fresh
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest
+from txociproxy.storage.marker import NotOurs
 from txociproxy.storage.s3.connecting import Connection
 from txociproxy.storage.s3.keys import Keys
-from txociproxy.storage.s3.opening import NotOurs, Opening, claim, place_of
+from txociproxy.storage.s3.opening import Opening, claim, place_of
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.storage.s3.signing import Identity
 from txociproxy.storage.s3.trouble import S3Trouble
@@ -51,6 +52,14 @@ class FakeBucket:
             return False
         self.marker, self.puts = data, self.puts + 1
         return True
+
+
+class UndecidedBucket(FakeBucket):
+    """Another's marker is on its way."""
+
+    def put(self, key: str, data: bytes, media_type: str, if_absent: bool = False) -> bool:
+        """Let nobody pass."""
+        return False
 
 
 def marker(mode: str = "transparent", layout: object = 1) -> bytes:
@@ -89,6 +98,10 @@ class ClaimTests(SynchronousTestCase):
         """Which was put between its look and its own."""
         claim(FakeBucket(late_marker=marker()), KEYS, "transparent")
         self.assertRaises(NotOurs, claim, FakeBucket(late_marker=marker()), KEYS, "authenticated")
+
+    def test_a_marker_that_is_just_being_written_is_waited_for(self) -> None:
+        """Nobody knows whose it is: the server lets ours not pass and shows no other yet."""
+        self.assertRaises(S3Trouble, claim, UndecidedBucket(), KEYS, "transparent")
 
     def test_a_marker_that_cannot_be_believed_is_refused(self) -> None:
         """Also with adoption: nobody knows what would be taken over."""
@@ -145,8 +158,20 @@ class OpeningCase(SynchronousTestCase):
 class StartTests(OpeningCase):
     """Before the reactor runs."""
 
+    def test_the_server_is_said_once(self) -> None:
+        """The SDK may have found it where our settings do not name it; new credentials for it are no news."""
+        proxy = self.proxy()
+        with capturedLogs() as lines:
+            proxy.begin()
+            proxy.storage.far.gate.failed(S3Trouble("refused", "InvalidAccessKeyId", "HEAD"))
+            proxy.pass_time(20)
+        self.assertEqual(self.road.count, 2)
+        said = [formatEvent(line) for line in lines if "endpoint" in line]
+        endpoint = connect_to_tests(self.there.settings).endpoint_url
+        self.assertEqual(said, [f"the S3 bucket {self.there.settings.bucket} is used at {endpoint}"])
+
     def test_a_missing_bucket_is_made_and_marked(self) -> None:
-        """Nothing is said about it."""
+        """That is no trouble."""
         with capturedLogs() as lines:
             self.proxy().begin()
         self.assertEqual(self.there.names(), [".txociproxy.json"])

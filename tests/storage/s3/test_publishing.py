@@ -13,7 +13,7 @@ from tests.storage.disks import Disk
 from tests.storage.s3.mortal import MortalBucket
 from tests.storage.s3.server import fresh
 from txociproxy.oci.names import Digest
-from txociproxy.storage.s3.bucket import UploadCancelled, WrongDigest
+from txociproxy.storage.s3.bucket import Bucket, UploadCancelled, WrongDigest
 from txociproxy.storage.s3.publishing import publish
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.storage.s3.trouble import S3Trouble
@@ -21,8 +21,7 @@ from txociproxy.storage.s3.trouble import S3Trouble
 DATA = bytes(range(256)) * 12
 DIGEST = Digest.of(DATA)
 A, B, C = "docker.io", "ghcr.io", "quay.io"
-DENIED = S3Trouble("refused", "AccessDenied", "delete_objects")
-SLOW = S3Trouble("failing", "SlowDown", "delete_objects")
+SLOW = S3Trouble("failing", "SlowDown", "head_object")
 
 
 class PublishingCase(SynchronousTestCase):
@@ -91,25 +90,26 @@ class OpenTests(PublishingCase):
         publish(self.bucket, self.keys, self.disk.files, self.disk.layout, digest, lambda: False)
         self.assertEqual(self.s3.content(self.keys.content(digest)), b"")
 
-    def test_what_was_held_is_dropped_content_before_sidecar(self) -> None:
-        """After the open content is there."""
-        self.put(A, held=True)
-        self.disk.keep(DATA, C)
-        self.assertEqual(
-            self.publish(),
-            ["put sidecar", "put content", "head held content", "delete held content", "delete held sidecar"],
-        )
-        self.assert_there(namespace=C)
+    def is_left(self) -> bool:
+        """Publish; returns whether something held may be left beside it."""
+        disk = self.disk
+        return publish(self.bucket, self.keys, disk.files, disk.layout, DIGEST, lambda: False)
 
-    def test_what_may_not_be_dropped_does_no_harm_and_what_failed_is_tried_again(self) -> None:
-        """Open content is looked at first; but a server that is only busy is asked again."""
+    def test_what_was_held_stays_beside_it_and_is_told_of(self) -> None:
+        """Clients may have been sent there a moment ago."""
+        self.disk.keep(DATA, B)
+        self.assertFalse(self.is_left())
+        self.bucket.delete(self.keys.content(DIGEST))
         self.put(A, held=True)
         self.disk.keep(DATA, C)
-        self.disk.files.faults["delete s3 held content"] = DENIED  # type: ignore[assignment]
-        self.publish()
-        self.assertEqual(self.s3.content(self.keys.content(DIGEST)), DATA)
-        self.disk.files.faults["delete s3 held content"] = SLOW  # type: ignore[assignment]
-        self.assertRaises(S3Trouble, self.publish)
+        self.assertTrue(self.is_left())
+        self.assertEqual({self.s3.content(self.keys.content(DIGEST, held)) for held in (False, True)}, {DATA})
+
+    def test_that_it_cannot_be_told_fails_nothing(self) -> None:
+        """The content is where it belongs; there may be something."""
+        self.disk.keep(DATA, C)
+        self.disk.files.faults["head s3 held content"] = SLOW  # type: ignore[assignment]
+        self.assertTrue(self.is_left())
 
     def test_content_of_another_size_is_replaced(self) -> None:
         """It cannot be right."""
@@ -219,6 +219,24 @@ class HeldTests(PublishingCase):
         self.assertEqual(self.publish()[:2], ["head content", "put sidecar"])
         self.assert_there(namespace=A)
         self.assertIsNone(self.sidecar()["held"])
+
+    def test_what_is_held_opens_nothing_when_the_open_content_goes_meanwhile(self) -> None:
+        """Its bytes came with credentials that others do not have, whoever had opened it."""
+        self.put(C)
+        self.disk.keep(DATA, A, held=True)
+        self.bucket.before["put s3 sidecar"] = lambda: Bucket.delete(self.bucket, self.keys.content(DIGEST))
+        self.publish()
+        self.assertNotIn(self.keys.content(DIGEST), self.s3.names())
+        self.assertEqual(self.s3.content(self.keys.content(DIGEST, held=True)), DATA)
+        self.assertEqual(self.sidecar(held=True)["held"], [A])
+
+    def test_open_content_that_cannot_be_right_is_replaced_by_what_is_held(self) -> None:
+        """It is open already."""
+        self.put(C)
+        self.s3.plant(self.keys.content(DIGEST), DATA[:-1])
+        self.disk.keep(DATA, A, held=True)
+        self.publish()
+        self.assert_there(namespace=A)
 
     def test_a_local_sidecar_that_cannot_be_read_holds_for_nobody(self) -> None:
         """What nobody may see is not brought up."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
@@ -16,8 +16,9 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from tests.doubles import FakeResponse
 from tests.storage.s3.scripted import FAILING, PATIENCE_S, REFUSED, UNREACHABLE, Answer, Reading, refused
+from txociproxy import __version__
 from txociproxy.collect import collect
-from txociproxy.storage.s3.reading import MAX_ASKS, Head, Reads, Small
+from txociproxy.storage.s3.reading import MAX_ASKS, SIGNED_S, Head, Reads, Small
 from txociproxy.storage.s3.trouble import S3Trouble
 
 T = TypeVar("T")
@@ -111,16 +112,27 @@ class AnswerTests(ReadsCase):
         self.assertIsNone(self.result(self.reads.small("none", 200)))
         self.assertTrue(self.gate.is_open)
 
+    def test_trouble_that_was_told_already_is_told_as_it_is(self) -> None:
+        """A server that cannot be used, or none yet: the words say why."""
+        self.s3.scripts["HEAD k"] = lambda _: S3Trouble("refused", "no such file", "the S3 server of k cannot be used")
+        trouble = self.trouble(self.reads.head("k"))
+        self.assertEqual((trouble.kind, str(trouble)), ("refused", "the S3 server of k cannot be used: no such file"))
+
     def test_what_is_asked_carries_no_more_than_it_must(self) -> None:
         """No coding, no credential but the signature, which is short-lived and signs for one key and method."""
         self.result(self.reads.head("k"))
         self.result(self.reads.open("k", "bytes=0-"))
         head, get = self.s3.asked
         names = {name.decode(): values for name, values in head.headers.getAllRawHeaders()}
-        self.assertEqual(names, {"Accept-Encoding": [b"identity"]})
+        self.assertEqual(
+            names, {"Accept-Encoding": [b"identity"], "User-Agent": [f"txociproxy/{__version__}".encode()]}
+        )
         self.assertEqual(get.headers.getRawHeaders("Range"), ["bytes=0-"])
         self.assertTrue(head.url.startswith("http://s3.test/bucket/k?"))
         self.assertIn("X-Amz-Signature=", head.url)
+        signer, now_s = self.reading.signer, self.reading.now_s()
+        self.assertEqual(head.url, signer.presign("HEAD", "k", SIGNED_S, now_s)[0])
+        self.assertEqual(get.url, signer.presign("GET", "k", SIGNED_S, now_s)[0])
 
     def test_a_small_object_that_is_long_is_trouble_of_its_own(self) -> None:
         """S3 works all the same."""
@@ -237,6 +249,28 @@ class RefusalTests(ReadsCase):
             self.gate.worked()
             self.script("GET k", FakeResponse(500, {}, body, len(body)))
             self.assertEqual(self.trouble(self.reads.small("k", 9)).code, "HTTP500")
+
+    def test_an_object_that_is_away_concerns_no_other(self) -> None:
+        """An owner's rules may have moved it to where it cannot be read at once."""
+        for status, code in ((403, "InvalidObjectState"), (400, "KeyTooLongError")):
+            self.refuse(status, code)
+            for _ in range(4):
+                self.assertEqual(self.trouble(self.reads.open("k", None)).code, code)
+            self.assertTrue(self.gate.is_open)
+
+    def test_a_connection_that_is_lost_once_is_an_accident(self) -> None:
+        """A server before S3 that begins anew must not end the reads of all others; three in a row are no chance."""
+        for error in (ConnectionLost("http://s3.test/?X-Amz"), ConnectionDone(), ConnectionAborted()):
+            for begin in self.kinds:
+                self.refuse(200, "")
+                answer = ResponseNeverReceived([Failure(error)])
+                self.script("HEAD", answer)
+                self.script("GET", answer)
+                for _ in range(3):
+                    self.assertTrue(self.gate.is_open)
+                    trouble = self.trouble(begin(self.reads))
+                    self.assertEqual((trouble.kind, trouble.code), ("failing", type(error).__name__))
+                self.assertFalse(self.gate.is_open)
 
     def test_no_connection_is_told_by_its_name_only(self) -> None:
         """The words of an error might repeat the address."""
@@ -527,5 +561,6 @@ class PatienceTests(ReadsCase):
         first, second = self.s3.asked
         self.assertIn("AKID", first.url)
         self.assertIn("OTHER", second.url)
-        self.assertEqual(second.headers, Headers({"Accept-Encoding": ["identity"]}))
+        fields = {"Accept-Encoding": ["identity"], "User-Agent": [f"txociproxy/{__version__}"]}
+        self.assertEqual(second.headers, Headers(fields))
         self.s3.answer_all()

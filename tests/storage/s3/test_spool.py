@@ -210,6 +210,19 @@ class CommitTests(SpoolCase):
             self.disk.work()
             self.assert_clean()
 
+    def test_what_nobody_expects_ends_the_commit_and_leaves_the_digest_free(self) -> None:
+        """Nobody waits for it for ever."""
+
+        spool = self.write(self.open())
+        spool._waiting = Waiting(self.disk.files, None)  # type: ignore[arg-type]
+        outcome = Outcome(spool.commit(Descriptor(DIGEST, SIZE, BLOB_TYPE), (), "docker.io", False))
+        self.disk.work()
+        self.assertIsInstance(outcome.error, StorageUnavailable)
+        again = self.write(self.open())
+        outcome = Outcome(again.commit(Descriptor(DIGEST, SIZE, BLOB_TYPE), (), "docker.io", False))
+        self.disk.work()
+        self.assertEqual((outcome.ended, outcome.error), (True, None))
+
     def test_abandoned_before_its_mark_it_is_never_committed(self) -> None:
         """Nor marked."""
         spool = self.write(self.open())

@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.soundness import assert_nothing_open, assert_store_sound
+from tests.storage.s3.between import refusal
 from tests.storage.s3.proxies import Proxy, proxy_of
 from tests.storage.s3.server import BlockingAgent, fresh
 from txociproxy.interfaces import Elsewhere, Local
@@ -91,6 +93,22 @@ class WayTests(StorageCase):
         self.assertTrue(self.is_there())
         self.assertEqual(self.files(proxy), [])
 
+    def test_what_waits_is_said_at_the_end_and_at_the_next_start(self) -> None:
+        """Whoever stops a proxy in an outage reads that nothing is lost, and where it lies; else nothing is said."""
+        proxy = self.proxy(uploads_wait=True)
+        proxy.keep(DATA)
+        with capturedLogs() as lines:
+            proxy.stop()
+            self.proxy(str(proxy.root)).stop()
+        what = f"1 blobs and manifests ({len(DATA)} bytes) wait in {proxy.root}; "
+        self.assertEqual(
+            [formatEvent(line) for line in lines if "spool_dir" in line],
+            [
+                f"{what}the next start with this spool_dir goes on with them",
+                f"{what}they will be brought into the bucket",
+            ],
+        )
+
     def test_what_lies_here_without_a_mark_is_brought_into_the_bucket(self) -> None:
         """A tier that was turned off leaves nothing behind for ever."""
         old = self.proxy(settings=evolve(self.there.settings, tier_max_bytes=MIB))
@@ -99,6 +117,18 @@ class WayTests(StorageCase):
         self.there.client.delete_object(Bucket=self.there.settings.bucket, Key=self.key())
         proxy = self.proxy(str(old.root))
         self.assertTrue(self.is_there())
+        self.assertEqual(self.files(proxy), [])
+
+    def test_a_copy_that_cannot_be_removed_keeps_its_mark(self) -> None:
+        """Else it would stay for ever."""
+        proxy = self.proxy(uploads_wait=True)
+        proxy.keep(DATA)
+        proxy.files.faults["lock directory"] = OSError(5, "Input/output error")  # type: ignore[attr-defined]
+        proxy.upload()
+        self.assertTrue(self.is_there())
+        self.assertIn(f"sha256-{DIGEST.hex}", self.files(proxy))
+        proxy.files.faults.clear()  # type: ignore[attr-defined]
+        proxy.pass_time(2)
         self.assertEqual(self.files(proxy), [])
 
     def test_content_waits_while_s3_is_out(self) -> None:
@@ -224,16 +254,55 @@ class RemovalTests(StorageCase):
         self.assertRaises(StorageUnavailable, proxy.ask, proxy.storage.remove(DIGEST))
         self.assertTrue(self.is_there())
 
+    def test_a_thread_that_is_late_removes_nothing_that_was_committed_later(self) -> None:
+        """Who wants it removed waits for a bounded time; who commits waits until the thread has ended."""
+        proxy = self.proxy(uploads_wait=True)
+        proxy.keep(DATA)
+        removed = proxy.storage.remove(DIGEST)
+        proxy.clock.advance(30)  # and the disk hangs
+        self.failureResultOf(removed, StorageUnavailable)
+        spool = proxy.storage.open_spool(DIGEST, len(DATA))
+        spool.write(DATA)
+        committed = spool.commit(Descriptor(DIGEST, len(DATA), "a/a"), (), A, False)
+        proxy.work()
+        proxy.ask(committed)
+        spool.close()
+        self.assertEqual(proxy.read(DIGEST), DATA)
+        proxy.upload()
+        self.assertTrue(self.is_there())
+
+    def test_a_local_copy_that_cannot_be_removed_is_an_error(self) -> None:
+        """And no end of the storage."""
+        proxy = self.proxy(uploads_wait=True)
+        proxy.keep(DATA)
+        proxy.files.faults["unlink content"] = OSError(5, "Input/output error")  # type: ignore[attr-defined]
+        self.assertRaises(StorageUnavailable, proxy.ask, proxy.storage.remove(DIGEST))
+        self.assertEqual(proxy.read(DIGEST), DATA)
+
     def test_trouble_during_a_removal_closes_the_gate(self) -> None:
         """It tells about S3 like any other request."""
         proxy = self.proxy()
 
+        from botocore.exceptions import EndpointConnectionError
+
         def refuse(**_: object) -> None:
-            raise DOWN
+            raise EndpointConnectionError(endpoint_url="http://s3.test")
 
         proxy.storage.far.opened()._client.head_object = refuse
         self.assertRaises(StorageUnavailable, proxy.ask, proxy.storage.remove(DIGEST))
         self.assertFalse(proxy.storage.far.gate.is_open)
+
+    def test_a_right_to_remove_that_is_missing_takes_nothing_from_those_who_read(self) -> None:
+        """The gate stays open: what is there can be had."""
+        proxy = self.proxy()
+        proxy.keep(DATA)
+
+        def refuse(**_: object) -> None:
+            raise refusal(403, "AccessDenied")
+
+        proxy.storage.far.opened()._client.delete_object = refuse
+        self.assertRaises(StorageUnavailable, proxy.ask, proxy.storage.remove(DIGEST))
+        self.assertTrue(proxy.storage.far.gate.is_open)
 
 
 class WalkTests(StorageCase):
@@ -336,15 +405,28 @@ class FleetTests(StorageCase):
             proxy.clock.advance(2)  # what was found is believed for a second
             self.assertEqual([proxy.read(DIGEST, each) for each in (A, B, C)], [DATA] * 3)
         self.other.keep(DATA, A, held=True)
-        self.assertEqual((self.is_there(), self.is_there(held=True)), (True, False))
+        self.assertEqual([proxy.read(DIGEST, C) for proxy in (self.one, self.other)], [DATA] * 2)
 
     def test_what_was_opened_here_is_read_where_it_lies_now(self) -> None:
-        """What was believed of the held object ends with the upload that removed it."""
+        """What was believed of the held object ends with the upload."""
         self.one.keep(DATA, A, held=True)
         self.assertEqual(self.one.read(DIGEST, A), DATA)
         self.one.keep(DATA, C)
-        self.assertFalse(self.is_there(held=True))
+        self.there.client.delete_object(Bucket=self.there.settings.bucket, Key=self.key(held=True))
         self.assertEqual(self.one.read(DIGEST, A), DATA)
+
+    def test_who_was_sent_to_what_is_held_can_fetch_it_as_long_as_his_address_is_good(self) -> None:
+        """It is opened in the meantime; after that time only one copy is left."""
+        self.one.keep(DATA, A, held=True)
+        found = self.other.find(DIGEST, A)
+        assert isinstance(found, Elsewhere)
+        life_s = found.place.address().expires_s
+        self.one.keep(DATA, C)
+        self.one.pass_time(life_s, 30.0)
+        self.assertEqual((self.is_there(), self.is_there(held=True)), (True, True))
+        self.one.pass_time(600.0, 30.0)
+        self.assertEqual((self.is_there(), self.is_there(held=True)), (True, False))
+        self.assertEqual(len(self.there.names()), 3)  # with its sidecar and the marker
 
     def test_what_waits_here_for_one_namespace_is_found_there_for_another(self) -> None:
         """Each sees what he may, wherever it lies."""
@@ -489,6 +571,42 @@ class TierTests(StorageCase):
         self.assertTrue(self.is_there())
         self.assertEqual(proxy.storage.near.uploads.waiting, 0)
 
+    def test_nothing_is_brought_again_without_its_mark(self) -> None:
+        """A full disk: it would be forgotten in the middle; it is tried again when it is asked for."""
+        proxy = self.proxy()
+        proxy.keep(DATA)
+        self.there.client.delete_object(Bucket=self.there.settings.bucket, Key=self.key())
+        proxy.clock.advance(7 * 24 * 3600)
+        proxy.files.faults["create content"] = OSError(28, "No space left")  # type: ignore[attr-defined]
+        self.assertEqual((proxy.read(DIGEST), self.is_there()), (DATA, False))
+        self.assertEqual(proxy.storage.near.uploads.waiting, 0)
+        del proxy.files.faults["create content"]  # type: ignore[attr-defined]
+        self.assertEqual((proxy.read(DIGEST), self.is_there()), (DATA, True))
+
+    def test_a_disk_without_room_takes_it_from_the_tier(self) -> None:
+        """From what was used longest ago, a tenth at a time, so that what arrives is kept again."""
+        for how in ("known", "while it arrives", "from the bucket"):
+            proxy = self.proxy()
+            digests = [proxy.keep(f"{how[0]}{number}".encode() * 2500) for number in range(10)]
+            space = proxy.local._space
+            proxy.pass_time(10)
+            used_bytes = proxy.storage.near.tier.used_bytes
+            proxy.files.space_bytes = (1000, MIB)  # type: ignore[attr-defined]
+            if how == "known":
+                space.look()
+                self.assertRaises(NoSpace, proxy.storage.open_spool, DIGEST, 5000)
+            else:
+                opened = proxy.storage.open_spool if how != "from the bucket" else proxy.storage.open_fill
+                spool = opened(DIGEST, 5000)
+                spool.write(bytes(5000))
+                proxy.work()
+                self.assertIsInstance(spool.failure, NoSpace)
+                spool.close()
+            proxy.work()
+            left = [f"{each.hex}" in self.files(proxy) for each in digests]
+            self.assertLess(proxy.storage.near.tier.used_bytes, used_bytes - 4999, how)
+            self.assertEqual((any(left), left.count(False) in (1, 2)), (True, True), how)
+
     def test_a_disk_that_does_not_answer_leaves_it_to_the_bucket(self) -> None:
         """A hit stays a hit."""
         proxy = self.proxy()
@@ -545,6 +663,40 @@ class LeaseTests(StorageCase):
         self.assertRaises(NoSpace, self.one.storage.open_spool, DIGEST, 1 << 50)
         self.one.work()
         self.assertNotIn(self.lease, self.there.names())
+
+    def test_so_does_a_fetch_that_opened_no_spool(self) -> None:
+        """The upstream does not have it, or was lost."""
+        self.one.storage.leave_turn(DIGEST)
+        self.one.work()
+        self.assertNotIn(self.lease, self.there.names())
+        self.other.pass_time(1)
+        self.assertTrue(self.successResultOf(self.turn))
+
+    def test_a_turn_that_is_left_beside_a_spool_is_still_ours(self) -> None:
+        """Somebody else fetches it here."""
+        spool = self.one.storage.open_spool(DIGEST, len(DATA))
+        self.one.storage.leave_turn(DIGEST)
+        self.one.work()
+        self.assertIn(self.lease, self.there.names())
+        spool.close()
+
+    def test_nobody_waits_for_an_upload_that_fails_for_ever(self) -> None:
+        """It is not renewed any more, and ends by its age."""
+
+        client = self.one.storage.far.opened()._client
+        put = client.put_object
+
+        def refuse(**said: Any) -> Any:
+            if "/blobs/" in f"/{said['Key']}":
+                raise refusal(403, "AccessDenied")
+            return put(**said)
+
+        client.put_object = refuse
+        self.one.keep(DATA)
+        self.assertTrue(self.one.storage.near.uploads.is_coming(DIGEST))
+        self.one.pass_time(100, 5.0)
+        self.assertTrue(self.one.storage.near.uploads.holds(DIGEST))
+        self.assertEqual(self.one.storage.leases._until_s, {})
 
     def test_a_second_commit_of_one_spool_is_no_end_of_the_first(self) -> None:
         """Only the first one counts."""

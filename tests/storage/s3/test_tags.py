@@ -15,9 +15,11 @@ from txociproxy.interfaces import TagName, TagRecord
 from txociproxy.oci.names import Repository
 from txociproxy.storage.layout import tags_from_json, tags_to_json
 from txociproxy.storage.s3.tags import MAX_BYTES, MAX_WAITING, Change, S3Tags
+from txociproxy.storage.s3.trouble import S3Trouble
 
 A, B, C, D, E = (record(f"application/{letter}") for letter in "abcde")
 A2 = record("application/a", 2.0, b"two")
+BAD_KEY = S3Trouble("refused", "InvalidAccessKeyId", "a request")
 
 
 @define(eq=False)
@@ -111,6 +113,11 @@ class RecallTests(TagsCase):
         """All of it."""
         self.plant(A, B)
         self.assertEqual(self.recall(), (A, B))
+
+    def test_of_a_file_with_many_records_four_are_known(self) -> None:
+        """Each may cost a pull a look at S3, whoever wrote the file."""
+        self.s3.put(self.key, tags_to_json((A, B, C, D, E)))
+        self.assertEqual(self.recall(), (A, B, C, D))
 
     def test_what_was_learnt_is_believed_for_ten_seconds(self) -> None:
         """Without a request."""
@@ -325,7 +332,7 @@ class TroubleTests(TagsCase):
 
     def test_an_outage_is_told_to_the_gate_and_costs_no_record(self) -> None:
         """However long it is."""
-        for trouble in (UNREACHABLE, REFUSED):
+        for trouble in (UNREACHABLE, BAD_KEY):
             self.setUp()
             self.let_it_raise(trouble)
             self.tags.record(TAG, A)
@@ -338,6 +345,13 @@ class TroubleTests(TagsCase):
             self.clock.advance(30)
             self.workers.work()
             self.assertEqual(self.there(), (A,))
+
+    def test_a_right_to_write_that_is_missing_takes_nothing_from_those_who_read(self) -> None:
+        """The gate stays open, and the record is given up."""
+        self.let_it_raise(REFUSED)
+        self.tags.record(TAG, A)
+        self.workers.work()
+        self.assertEqual((self.workers.jobs, self.gate.is_open), ([], True))
 
     def test_what_fails_again_and_again_is_given_up(self) -> None:
         """Where the others succeed between, the gate stays open."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.storage.disks import Disk
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage.s3.gate import Gate
-from txociproxy.storage.s3.tier import ASKS_AT_ONCE, DAY_S, MAX_SEEN, Backing, Tier
+from txociproxy.storage.s3.tier import ASKS_AT_ONCE, DAY_S, MAKE_ROOM_EVERY_S, MAX_SEEN, Backing, Tier
 from txociproxy.storage.s3.trouble import S3Trouble
 from txociproxy.storage.trimming import pieces, size_of, trim
 
@@ -125,7 +125,7 @@ class BoundTests(TierCase):
     def make(self, max_bytes: int) -> Tier:
         """Make one over the disk."""
         disk = self.disk
-        return Tier(disk.files, disk.layout, disk.workers, max_bytes, self.waiting.__contains__)
+        return Tier(disk.files, disk.layout, disk.workers, max_bytes, self.waiting.__contains__, disk.clock)
 
     def grow(self, count: int) -> None:
         """Let content come to stay; the threads have not worked yet."""
@@ -172,6 +172,28 @@ class BoundTests(TierCase):
     def test_content_that_would_drive_out_all_others_does_not_stay(self) -> None:
         """It is larger than what a trim leaves."""
         self.assertEqual([self.tier.takes(size) for size in (0, 9 * KIB, 9 * KIB + 1)], [True, True, False])
+
+    def test_room_is_made_by_a_tenth_or_as_much_as_is_wanted_but_never_more_than_half(self) -> None:
+        """And not again before the disk was looked at anew."""
+        self.grow(10)
+        for wanted_bytes, left in ((0, 9), (3 * KIB, 6), (100 * KIB, 3)):
+            self.tier.make_room(wanted_bytes)
+            self.disk.work()
+            self.assertEqual((len(self.left()), self.tier.used_bytes), (left, left * KIB))
+            self.disk.clock.advance(MAKE_ROOM_EVERY_S - 0.1)
+            self.tier.make_room(wanted_bytes)
+            self.assertEqual(self.disk.workers.jobs, [])
+            self.disk.clock.advance(0.1)
+
+    def test_one_that_was_never_counted_is_counted_and_loses_nothing(self) -> None:
+        """Nor does one make room that is off, or is being trimmed."""
+        self.grow(5)
+        fresh, off = self.make(10 * KIB), self.make(0)
+        for tier in (fresh, fresh, off):
+            tier.make_room(KIB)
+        self.assertEqual(len(self.disk.workers.jobs), 1)
+        self.disk.work()
+        self.assertEqual((fresh.used_bytes, len(self.left())), (5 * KIB, 5))
 
     def test_a_disk_that_fails_is_told_and_tried_again_with_the_next_content(self) -> None:
         """The owner hears of it."""

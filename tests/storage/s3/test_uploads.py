@@ -14,9 +14,11 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doubles import InlineWorkers, ManualWorkers
+from tests.storage.s3.between import refusal
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest
 from txociproxy.storage.s3.bucket import UploadCancelled, WrongDigest
+from txociproxy.storage.s3.connecting import trouble_of
 from txociproxy.storage.s3.gate import Gate
 from txociproxy.storage.s3.trouble import S3Trouble
 from txociproxy.storage.s3.uploads import STOP_S, Uploads
@@ -198,6 +200,21 @@ class CommitTests(UploadsCase):
         self.assertTrue(self.uploads.holds(ONE))
         self.uploads.committed(ONE, 5)
         self.uploads.committed(ONE, 5)
+        self.bench.run()
+        self.assertEqual(self.bench.done, [ONE])
+        self.assert_nothing_left()
+
+    def test_what_left_nothing_has_nothing_worked_off(self) -> None:
+        """Unless somebody else did."""
+        self.begin()
+        self.uploads.committed(ONE, None)
+        self.bench.run()
+        self.assertEqual(self.bench.tried, [])
+        self.assert_nothing_left()
+        self.begin()
+        self.begin()
+        self.uploads.committed(ONE, 5)
+        self.uploads.committed(ONE, None)
         self.bench.run()
         self.assertEqual(self.bench.done, [ONE])
         self.assert_nothing_left()
@@ -390,6 +407,17 @@ class FailureTests(UploadsCase):
         self.bench.run(1)
         self.assertEqual(self.bench.done, [ONE])
 
+    def test_several_that_fail_together_close_no_gate_for_those_who_read(self) -> None:
+        """A server that is too busy for many bytes at once, and answers all others between the rounds."""
+        for digest in DIGESTS:
+            self.bench.errors[digest] = [SLOW] * 1000
+            self.uploads.add(digest, 1)
+        for _ in range(600):
+            self.bench.run(1)
+            self.bench.gate.worked()
+        self.assertEqual((self.bench.gate.outages, self.bench.done), (0, []))
+        self.assertGreater(len(self.bench.tried), 10)
+
     def test_slow_down_closes_the_gate_when_it_is_said_again_and_again(self) -> None:
         """And each time all uploads rest longer."""
         self.fail_with(SLOW, SLOW, SLOW)
@@ -406,13 +434,35 @@ class FailureTests(UploadsCase):
 
     def test_a_refusal_of_writes_lets_reads_go_on(self) -> None:
         """No right to write, a full store: the gate stays open, and all uploads together ask less and less."""
-        for digest in DIGESTS:
-            self.bench.errors[digest] = [DENIED] * 1000
-            self.uploads.add(digest, 1)
-        for _ in range(3600):
-            self.bench.run(1)
-        self.assertEqual((self.bench.gate.outages, self.bench.done), (0, []))
-        self.assertLess(len(self.bench.tried), 2 * 25)
+        full = (refusal(403, "QuotaExceeded"), refusal(507, "XMinioStorageFull"), refusal(507))
+        for refused in (DENIED, *(trouble_of(error, "put_object") for error in full)):
+            self.setUp()
+            for digest in DIGESTS:
+                self.bench.errors[digest] = [refused] * 1000
+                self.uploads.add(digest, 1)
+            for _ in range(3600):
+                self.bench.run(1)
+            self.assertEqual((self.bench.gate.outages, self.bench.done), (0, []), refused.code)
+            self.assertLess(len(self.bench.tried), 2 * 25)
+
+    def test_what_fails_every_time_is_not_expected_any_more(self) -> None:
+        """Nor is what waits behind it, until one goes well."""
+        self.fail_with(*[OSError(5, "Input/output error")] * 3)
+        self.uploads.add(TWO, 1)
+        self.assertEqual([self.uploads.is_coming(each) for each in (ONE, TWO, THREE)], [True, True, False])
+        self.bench.run(1)
+        self.bench.run(2)
+        self.assertFalse(self.uploads.is_coming(ONE))
+        self.bench.run(4)
+        self.assertEqual(self.bench.done, [TWO, ONE])
+        self.fail_with(*[DENIED] * 3)
+        self.bench.run(1)
+        self.bench.run(2)
+        self.uploads.add(TWO, 1)
+        self.assertEqual([self.uploads.is_coming(each) for each in (ONE, TWO)], [False, False])
+        self.bench.run(4)
+        self.uploads.add(TWO, 1)
+        self.assertTrue(self.uploads.is_coming(TWO))
 
     def test_a_refusal_of_all_closes_the_gate(self) -> None:
         """Reads would be refused as well."""

@@ -119,6 +119,16 @@ class WaitingTests(SynchronousTestCase):
         self.assertRaises(OSError, self.waiting.finish, DIGEST)
         self.assertEqual(self.waiting.marks(), [DIGEST])
 
+    def test_what_lies_here_anyway_is_marked_without_a_wait_for_the_disk(self) -> None:
+        """Tens of thousands may be; those that have their mark keep it."""
+        digests = [Digest.of(bytes([number])) for number in range(9)]
+        self.waiting.mark(digests[0])
+        self.disk.files.operations.clear()
+        self.waiting.mark_the_unmarked(digests)
+        self.assertEqual([name for name in self.disk.files.operations if "fsync" in name], [])
+        self.assertEqual(set(self.waiting.marks()), set(digests))
+        assert_nothing_open(self.disk.root)
+
     def test_killed_at_any_step_of_finishing_there_is_never_content_without_its_mark(self) -> None:
         """The mark is the last to go."""
         self.waiting.mark(DIGEST)

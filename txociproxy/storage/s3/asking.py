@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -14,6 +15,8 @@ from txociproxy.storage.s3.trouble import S3Trouble
 
 _PRECONDITION = (409, 412)  # RFC 9110 section 13.1.2; 409 is S3's own word for a race that is not decided yet
 _UNKNOWN = (400, 501)
+LOOKS = 12
+LOOK_EVERY_S = 5.0
 
 
 @define(eq=False)
@@ -27,6 +30,7 @@ class Asking:
     _client: Any
     name: str
     _plain: set[str] = field(factory=set, init=False)
+    _pause: Callable[[float], None] = field(default=time.sleep, kw_only=True)
 
     def ask(self, operation: str, **parameters: Any) -> Any:
         """Return the answer to one request.
@@ -88,6 +92,20 @@ class Asking:
         if not is_known:
             self._plain.add(operation)  # it was the condition that the server did not like
         return True
+
+    def appears(self, key: str, size_bytes: int, is_wanted: Callable[[], bool]) -> bool:
+        """Wait for an object that may be on its way, for a bounded time; says whether it has come.
+
+        :param is_wanted: asked before each look.
+        :raises S3Trouble: it cannot be told.
+        """
+        for _ in range(LOOKS):
+            if not is_wanted():
+                return False
+            if self.has(key, size_bytes):
+                return True
+            self._pause(LOOK_EVERY_S)
+        return False
 
     @contextlib.contextmanager
     def upload(self, key: str, media_type: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.names import Digest
@@ -43,6 +44,8 @@ class Bucket(Asking):
     _most_copied_bytes: int = field(default=MOST_COPIED_BYTES, kw_only=True)
     _copied_part_bytes: int = field(default=COPIED_PART_BYTES, kw_only=True)
 
+    log = Logger()
+
     def ensure(self) -> None:
         """Make the bucket if it is missing.
 
@@ -69,6 +72,9 @@ class Bucket(Asking):
             if no.status != 409:
                 raise
             self.ask("list_objects_v2", MaxKeys=1)  # another proxy has made it meanwhile, or it is somebody else's
+        else:
+            # Whoever has misspelt its name sees it here, and nowhere else.
+            self.log.info("the S3 bucket {name} was missing and has been made", name=self.name)
 
     def _lacks(self, right: str, no: Answered) -> S3Trouble:
         return Answered(no.kind, no.code, f"{self._what('credentials')} lack the right {right}", no.status)
@@ -113,10 +119,22 @@ class Bucket(Asking):
             _prove(digest, hasher.hexdigest())
             _go_on(is_cancelled)
             whole = {"UploadId": upload_id, "MultipartUpload": {"Parts": parts}}
-            is_first = self.publish("complete_multipart_upload", key, size_bytes, **whole)
+            is_first = self._complete(key, size_bytes, whole, is_cancelled)
         if not is_first:
             self.abort(key, upload_id)
         return is_first
+
+    def _complete(self, key: str, size_bytes: int, whole: dict[str, Any], is_cancelled: Callable[[], bool]) -> bool:
+        try:
+            return self.publish("complete_multipart_upload", key, size_bytes, **whole)
+        except Answered:
+            raise
+        except S3Trouble:
+            # Some servers take longer to put many gigabytes together than an answer is waited for.  Whoever ended the
+            # upload now would take it from under their hands, and begin it anew for ever.
+            if self.appears(key, size_bytes, lambda: not is_cancelled()):
+                return True
+            raise
 
     def head(self, key: str) -> tuple[int, float] | None:
         """Return (size in bytes, age in seconds by the server's own clock); None if there is no such object.

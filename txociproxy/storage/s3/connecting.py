@@ -23,8 +23,8 @@ CONNECTIONS = 16
 REGION = "us-east-1"
 _MISSING = "S3 needs the AWS SDK: pip install 'txociproxy[aws]'"
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
-# They come as 403 or 404 and would close the way to what can be read as well.
-_FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull"})
+# Nothing more goes in, while all that is there can be read.
+FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "InsufficientStorage", "XMinioStorageFull"})
 _REFUSALS = frozenset(
     {
         *("AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidBucketName"),
@@ -87,7 +87,7 @@ def _connected(settings: S3Settings, session: Any) -> Connection:
     """Make the clients of one session; sessions are not for many threads, their clients are."""
     credentials = session.get_credentials()
     if credentials is None:
-        raise S3Trouble("refused", "NoCredentials", "the AWS SDK was asked for credentials")
+        raise S3Trouble("refused", "NoCredentials", "the AWS SDK finds no keys in environment, files and roles")
     ca_file = session._session.get_config_variable("ca_bundle") or None
     client = _client(settings, session, ca_file, settings.endpoint_url)
     public = client
@@ -163,6 +163,6 @@ def _answered(response: dict[str, Any], what: str) -> Answered:
     if not isinstance(code, str) or not _CODE.fullmatch(code):
         code = reason_phrase(status).replace(" ", "")  # the answer to a HEAD has no body that says more
     kind: Kind = "failing"
-    if code in _REFUSALS or (status in (301, 307, 401, 403) and code not in _FULL):
+    if code in _REFUSALS or (status in (301, 307, 401, 403) and code not in FULL):
         kind = "refused"
     return Answered(kind, code, what, status)

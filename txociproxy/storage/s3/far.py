@@ -14,15 +14,18 @@ from twisted.web.iweb import IAgent
 from txociproxy.interfaces import IWorkers
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage.layout import Sidecar
+from txociproxy.storage.marker import NotOurs
 from txociproxy.storage.s3.bucket import Bucket
 from txociproxy.storage.s3.chores import Chores
 from txociproxy.storage.s3.connecting import Connection
 from txociproxy.storage.s3.finding import Objects
 from txociproxy.storage.s3.gate import Gate
 from txociproxy.storage.s3.keys import Keys
-from txociproxy.storage.s3.opening import START_PATIENCE_S, NotOurs, Opening
+from txociproxy.storage.s3.leftovers import Leftovers
+from txociproxy.storage.s3.opening import START_PATIENCE_S, Opening
 from txociproxy.storage.s3.reading import Reads
 from txociproxy.storage.s3.renewals import Renewals
+from txociproxy.storage.s3.setbacks import concerns_all
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.storage.s3.tags import S3Tags
 from txociproxy.storage.s3.trouble import S3Trouble
@@ -58,6 +61,7 @@ class Far:
     objects: Objects = field(init=False)
     tags: S3Tags = field(init=False)
     renewals: Renewals = field(init=False)
+    leftovers: Leftovers = field(init=False)
     _chores: Chores = field(init=False)
 
     log = Logger()
@@ -73,6 +77,7 @@ class Far:
         self.renewals = Renewals(self.bucket, keys, workers, gate, clock, settings.lifecycle_days)
         self.objects = Objects(self.reads, keys, signer, settings, clock, now, self.renewals.add)
         self.tags = S3Tags(self.reads, keys, self.bucket, workers, gate, clock)
+        self.leftovers = Leftovers(self.bucket, keys, workers, gate, clock, settings.url_life_s)
         self._chores = Chores(self.bucket, self.signer.refresh, keys, settings, workers, gate, clock)
 
     def prepare(self, mode: str, adopt: bool) -> None:
@@ -90,11 +95,13 @@ class Far:
         if self.opening.connection is None and self.gate.is_open:
             self.gate.failed(S3Trouble("unreachable", "NotOpened", self.opening.place))
         self._chores.start()
+        self.leftovers.start()
 
     def stop(self) -> None:
         """Begin nothing more."""
         self.gate.stop()
         self._chores.stop()
+        self.leftovers.stop()
         self.renewals.stop()
 
     def bucket(self) -> Bucket | None:
@@ -119,7 +126,8 @@ class Far:
         try:
             return await self._in_thread(self._remove, digest)
         except S3Trouble as trouble:
-            self.gate.failed(trouble)
+            if concerns_all(trouble):
+                self.gate.failed(trouble)
             raise
 
     async def walk(self, is_known: Callable[[Digest], bool]) -> AsyncIterator[Descriptor]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
@@ -56,6 +57,8 @@ class Objects:
     _believed: OrderedDict[Digest, Found] = field(init=False, factory=OrderedDict)
     _sidecars: OrderedDict[Digest, tuple[Sidecar, float]] = field(init=False, factory=OrderedDict)
     _renewed_s: OrderedDict[tuple[Digest, bool], float] = field(init=False, factory=OrderedDict)
+
+    log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._addresses = Addresses(self._signer, self._clock, self._now, self._settings.url_life_s)
@@ -106,8 +109,9 @@ class Objects:
         """GET content, as :meth:`IPlace.read`; what is not as it was found is not believed any more."""
         try:
             return await self._reads.open(key, byte_range, size_bytes)
-        except S3Trouble:
+        except S3Trouble as trouble:
             self.forget(digest)
+            self.log.debug("not read: {trouble}", trouble=str(trouble))  # what concerns S3 as a whole the gate says
             raise
 
     def _look(self, digest: Digest) -> Look:

@@ -83,10 +83,14 @@ class Hands:
         self.settle(upload)
         return waiting
 
-    def committed(self, digest: Digest, size_bytes: int) -> None:
+    def committed(self, digest: Digest, size_bytes: int | None) -> None:
         """See :meth:`Uploads.committed`."""
-        self.known[digest].commits -= 1
-        self.add(digest, size_bytes)
+        upload = self.known[digest]
+        upload.commits -= 1
+        if size_bytes is None:
+            self.settle(upload)
+        else:
+            self.add(digest, size_bytes)
 
     def cancel(self, digest: Digest, work: Work | None) -> Deferred[None]:
         """See :meth:`Uploads.cancel`."""

@@ -60,7 +60,7 @@ class Leases:
 
     :ivar _bucket: None while there is none.
     :ivar _head: looks for an object, without a thread.
-    :ivar _is_uploading: whether content of ours is still on its way into the bucket.
+    :ivar _is_uploading: whether content of ours can be expected in the bucket: nobody waits for what fails for ever.
     :ivar _wait_s: how long another process is waited for; 0 is no leases at all.
     :ivar _until_s: our leases, and when each ends by itself if nobody renews it.
     """
@@ -199,6 +199,7 @@ class Leases:
     # --- in a thread
 
     def _put(self, digest: Digest, if_absent: bool) -> bool:
+        self._gate.check()  # it may have waited for its thread for as long as S3 hangs
         bucket = self._bucket()
         if bucket is None:
             raise S3Trouble("unreachable", "NotOpen", "the bucket cannot be asked yet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from txociproxy.storage.s3.bucket import Bucket
@@ -11,6 +12,8 @@ from txociproxy.storage.s3.keys import Keys
 Rule = dict[str, Any]
 # After so many days parts that nobody has put together are let go; our own sweep comes earlier (RULES G4).
 PARTS_DAYS = 1
+# S3 takes no longer name of a rule (S3 API reference, LifecycleRule); a prefix may be longer.
+MOST_NAME_BYTES = 255
 _NAME = "txociproxy"
 
 
@@ -63,7 +66,11 @@ def _configuration(bucket: Bucket) -> dict[str, Any]:
 
 
 def _id(scope: str) -> str:
-    return f"{_NAME} {scope}"
+    """Return the name of the rule for a scope, which no other scope has."""
+    name = f"{_NAME} {scope}"
+    if len(name.encode()) > MOST_NAME_BYTES:
+        name = f"{_NAME} {hashlib.sha256(scope.encode()).hexdigest()}"
+    return name
 
 
 def _rule(name: str, scope: str, days: int, is_old: bool) -> Rule:

@@ -9,9 +9,10 @@ from typing import TypeVar, cast
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from txociproxy.interfaces import ISpool, IWorkers, Local
-from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.oci.errors import NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
@@ -39,9 +40,6 @@ class LocalStorage(Shape):
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> ISpool:
         """See :meth:`IStorage.open_spool`."""
-
-    def remove(self, digest: Digest) -> Awaitable[bool]:
-        """See :meth:`IStorage.remove`."""
 
     def walk(self) -> AsyncIterator[Descriptor]:
         """See :meth:`IStorage.walk`."""
@@ -71,12 +69,14 @@ class Near:
     _budget: Budget = field(init=False)
     _backing: Backing = field(init=False)
 
+    log = Logger()
+
     def __attrs_post_init__(self) -> None:
         far, settings, clock = self._far, self._far.settings, self._clock
         self._waiting = Waiting(self._files, self._layout)
         self.uploads = Uploads(self._publish, self._done, self._workers, far.gate, clock, settings.uploads)
         self._budget = Budget(settings.spool_max_bytes, self.uploads, clock)
-        self.tier = Tier(self._files, self._layout, self._disk, settings.tier_max_bytes, self.uploads.holds)
+        self.tier = Tier(self._files, self._layout, self._disk, settings.tier_max_bytes, self.uploads.holds, clock)
         self._backing = Backing(far.objects.find, self._restore, far.gate, clock, settings.lifecycle_days)
 
     def prepare(self, mode: str, adopt: bool) -> None:
@@ -95,8 +95,24 @@ class Near:
 
     def start(self) -> None:
         """Begin to upload."""
+        self._say_what_waits("they will be brought into the bucket")
         self.uploads.start()
         self.tier.start()
+
+    def stop(self) -> Deferred[None]:
+        """Begin no upload more and give up those that run; what is unfinished stays marked."""
+        later = "the next start with this spool_dir goes on with them"
+        return self.uploads.stop().addCallback(lambda _: self._say_what_waits(later))
+
+    def _say_what_waits(self, what_comes: str) -> None:
+        if self.uploads.waiting:
+            self.log.info(
+                "{count} blobs and manifests ({size_bytes} bytes) wait in {spool_dir}; {what_comes}",
+                count=self.uploads.waiting,
+                size_bytes=self.uploads.waiting_bytes,
+                spool_dir=str(self._layout.root),
+                what_comes=what_comes,
+            )
 
     async def find(self, digest: Digest, namespace: str) -> Local | None:
         """Return the local copy, if it may answer; what the disk does not tell may be in the bucket."""
@@ -114,7 +130,7 @@ class Near:
     def open_spool(self, digest: Digest, size_bytes: int | None) -> ISpool:
         """See :meth:`IStorage.open_spool`."""
         self._budget.check(size_bytes or 0)
-        inner = self.local.open_spool(digest, size_bytes)
+        inner = self._open(digest, size_bytes)
         return S3Spool(inner, size_bytes, self._waiting, self.uploads, self._budget, self._disk)
 
     def fill_for(self, descriptor: Descriptor) -> Callable[[], ISpool] | None:
@@ -131,14 +147,20 @@ class Near:
         :raises NoSpace: it cannot fit.
         :raises StorageUnavailable: nothing can be written now.
         """
-        inner = self.local.open_spool(digest, size_bytes)
+        inner = self._open(digest, size_bytes)
         return WatchedSpool(inner, lambda is_done: self.tier.grew(size_bytes) if is_done else None)
 
     async def remove(self, digest: Digest) -> bool:
-        """Remove the local copy, and the mark that it is to be uploaded; only within :meth:`Uploads.cancel`."""
-        there = await self.local.remove(digest)
-        await self._on_disk(self._waiting.unmark, digest)
-        return there
+        """Remove the local copy, and the mark that it is to be uploaded; only within :meth:`Uploads.cancel`.
+
+        It ends with the thread that works for it, however long that takes: it must not remove what is committed later.
+
+        :raises StorageUnavailable: it could not be removed.
+        """
+        try:
+            return await self._on_disk(self._waiting.finish, digest)
+        except OSError as error:
+            raise StorageUnavailable(f"{type(error).__name__}: {error.strerror or error}") from error
 
     # --- in the reactor
 
@@ -154,10 +176,27 @@ class Near:
         """Bring what the tier has into the bucket once more, which has lost it."""
         digest = descriptor.digest
         await self.uploads.committing(digest)
+        size_bytes = None  # without a mark it does not begin
         try:
             await self._on_disk(self._waiting.mark, digest)
+            size_bytes = descriptor.size_bytes or 0
         finally:
-            self.uploads.committed(digest, descriptor.size_bytes or 0)
+            self.uploads.committed(digest, size_bytes)
+
+    def _open(self, digest: Digest, size_bytes: int | None) -> ISpool:
+        """Open a spool of the local disk; where it finds no room the tier makes some, for the next one."""
+        try:
+            spool = self.local.open_spool(digest, size_bytes)
+        except NoSpace:
+            self.tier.make_room(size_bytes or 0)
+            raise
+
+        def look() -> None:
+            if isinstance(spool.failure, NoSpace):
+                self.tier.make_room(size_bytes or 0)
+
+        spool.follow(look)
+        return spool
 
     def _on_disk(self, function: Callable[..., T], *args: object) -> Deferred[T]:
         return cast("Deferred[T]", self._disk.run(function, *args))
@@ -167,11 +206,12 @@ class Near:
     def _mark_the_unmarked(self) -> None:
         """What lies here without a mark is of a tier that was turned off, and must not stay for ever."""
         found = {piece.digest for piece in pieces(self._files, self._layout)}
-        for digest in found.difference(self._waiting.marks()):
-            self._waiting.mark(digest)
+        self._waiting.mark_the_unmarked(found.difference(self._waiting.marks()))
 
     def _publish(self, digest: Digest, is_cancelled: Callable[[], bool]) -> None:
-        publish(self._far.opened(), self._far.keys, self._files, self._layout, digest, is_cancelled)
+        far = self._far
+        if publish(far.opened(), far.keys, self._files, self._layout, digest, is_cancelled):
+            far.leftovers.add(digest)
 
     def _settle(self, digest: Digest) -> int:
         """Let go of what was uploaded; returns how many bytes stay in the tier."""

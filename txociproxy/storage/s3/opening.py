@@ -5,7 +5,6 @@ A bucket carries a marker as a root on disk does (RULES D4).  Until it has been 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from threading import Thread
 from typing import Protocol as Shape
@@ -14,21 +13,16 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from txociproxy.oci.errors import StorageUnavailable
-from txociproxy.storage.layout import VERSION
+from txociproxy.storage.marker import MAX_MARKER_BYTES, NotOurs, make_ours, marker_of
 from txociproxy.storage.s3.bucket import Bucket
 from txociproxy.storage.s3.connecting import Connection
 from txociproxy.storage.s3.keys import Keys
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.storage.s3.trouble import S3Trouble
-from txociproxy.storage.start import MAX_MARKER_BYTES, MODES
 
 START_PATIENCE_S = 6.0
 MARKER_TYPE = "application/json"
 log = Logger()
-
-
-class NotOurs(StorageUnavailable):
-    """The bucket belongs to the other mode or to another version, or its marker cannot be read."""
 
 
 class Marked(Shape):
@@ -54,46 +48,25 @@ def claim(bucket: Marked, keys: Keys, mode: str, adopt: bool = False) -> None:
     :raises NotOurs: it is another's.
     :raises S3Trouble: it cannot be told.
     """
-    marker = json.dumps({"layout": VERSION, "mode": mode}).encode("ascii")
-    data = bucket.read(keys.marker, MAX_MARKER_BYTES)
-    if data is None and not bucket.put(keys.marker, marker, MARKER_TYPE, if_absent=True):
-        data = bucket.read(keys.marker, MAX_MARKER_BYTES)  # of two that begin at once, the second one sees the marker
-    owner = mode if data is None else _owner(bucket, keys, data)
-    if owner == mode:
-        return
     place = place_of(bucket.name, keys)
-    if not adopt:
-        raise NotOurs(
-            f"{place} belongs to {owner} mode; S3_BUCKET or S3_PREFIX names another store, --adopt-store true takes"
-            " this one over with all that it keeps"
-        )
-    bucket.put(keys.marker, marker, MARKER_TYPE)
-    log.info(
-        "{place} was a store of {owner} mode and belongs to {mode} mode now, with all that it keeps",
-        place=place,
-        owner=owner,
-        mode=mode,
-    )
+    data = bucket.read(keys.marker, MAX_MARKER_BYTES)
+    if data is None:
+        if bucket.put(keys.marker, marker_of(mode), MARKER_TYPE, if_absent=True):
+            return
+        data = bucket.read(keys.marker, MAX_MARKER_BYTES)  # of two that begin at once, the second one sees the marker
+        if data is None:  # somebody's is just being written: whose it is cannot be told yet
+            raise S3Trouble("failing", "NoMarker", place)
+    remedy = "S3_BUCKET or S3_PREFIX names another store, --adopt-store true takes this one over with all that it keeps"
+
+    def mark(marker: bytes) -> None:
+        bucket.put(keys.marker, marker, MARKER_TYPE)
+
+    make_ours(data, mode, adopt, mark, place, f"{keys.marker} in {place}", remedy)
 
 
 def place_of(bucket: str, keys: Keys) -> str:
     """Name a store for people."""
     return f"the S3 bucket {bucket}" + (f" under {keys.prefix}/" if keys.prefix else "")
-
-
-def _owner(bucket: Marked, keys: Keys, data: bytes) -> str:
-    """Return the mode that a marker names."""
-    place = place_of(bucket.name, keys)
-    try:
-        found = json.loads(data)
-        version, owner = found["layout"], found["mode"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NotOurs(f"{keys.marker} in {place} cannot be read; remove it if the store is ours") from error
-    if version != VERSION:
-        raise NotOurs(f"{place} has layout {version!r}; this version knows {VERSION}")
-    if owner not in MODES:
-        raise NotOurs(f"{keys.marker} in {place} names no mode that we know; remove it if the store is ours")
-    return str(owner)
 
 
 @define(eq=False)
@@ -165,6 +138,8 @@ class Opening:
     def entered(self) -> None:
         """Use what was found.  Not in the thread that found it: what is used does not change in the middle."""
         if self._latest is not None and self._latest is not self.connection:
+            if self.connection is None:  # the SDK may have found the server where our settings do not name it
+                log.info("{place} is used at {endpoint}", place=self.place, endpoint=self._latest.endpoint_url)
             self.connection = self._latest
             self.bucket = Bucket(self._latest.client, self._settings.bucket)
         self._adopt = False  # once: two that take it from each other would never end

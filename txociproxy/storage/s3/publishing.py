@@ -1,8 +1,8 @@
 """The way of committed content from the local disk into the bucket, open to all or held for some (RULES D3, G1).
 
 The sidecar is put first, the content object is the one commit point: a sidecar alone is no hit.  As on the disk,
-content only ever goes from held to open: the open object is there before the held one is removed.  All of it may be
-done again after any death: what is in the bucket already is left as it is.
+content only ever goes from held to open.  All of it may be done again after any death: what is in the bucket already is
+left as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 
 from attrs import evolve, frozen
-from twisted.logger import Logger
 
 from txociproxy.oci.names import Digest
 from txociproxy.storage.files import Files
@@ -24,17 +23,18 @@ from txociproxy.storage.shelf import MAX_SIDECAR_BYTES, read_sidecar
 SIDECAR_TYPE = "application/json"
 # Two proxies that hold the same content for different namespaces may write over each other's sidecar.
 LOOKS_AFTER_HOLDING = 3
-log = Logger()
 
 
 def publish(
     bucket: Bucket, keys: Keys, files: Files, layout: Layout, digest: Digest, is_cancelled: Callable[[], bool]
-) -> None:
+) -> bool:
     """Bring what lies locally under the digest into the bucket, open content before held; blocks.
 
     Nothing there is nothing to do.
 
     :param is_cancelled: asked in the thread; True gives it up.
+
+    :returns: whether something held may lie in the bucket beside what is open there by now.
 
     :raises S3Trouble: the bucket did not take it; what it took may stay, and is no harm.
     :raises WrongDigest: local bytes were wrong: they were not published, and have been removed.
@@ -42,6 +42,7 @@ def publish(
     :raises OSError: the local disk failed.
     """
     wrong: WrongDigest | None = None
+    is_left = False
     for held in (False, True):
         fd = files.open(layout.content(digest, held))
         if fd is None:
@@ -49,7 +50,7 @@ def publish(
         try:
             sidecar = read_sidecar(files, layout, digest, held)
             size_bytes, _ = files.measure(fd)
-            _Journey(bucket, keys, digest, fd, size_bytes, sidecar, is_cancelled).go(held)
+            is_left = _Journey(bucket, keys, digest, fd, size_bytes, sidecar, is_cancelled).go(held)
             break
         except WrongDigest as error:
             _remove(files, layout, digest, held, fd)
@@ -58,6 +59,7 @@ def publish(
             files.close(fd)
     if wrong is not None:
         raise wrong
+    return is_left
 
 
 @frozen
@@ -75,16 +77,34 @@ class _Journey:
     _sidecar: Sidecar
     _is_cancelled: Callable[[], bool]
 
-    def go(self, held: bool) -> None:
-        """Bring it where it belongs: what is held goes where others find it open already."""
+    def go(self, held: bool) -> bool:
+        """Bring it where it belongs; says whether something held may lie beside it."""
         if held and not self._sidecar.held:
-            return  # nobody may see it
-        if not held or self._bucket.head(self._keys.content(self._digest)) is not None:
+            return False  # nobody may see it
+        if not held:
             self._put_sidecar(held=False)
             self._put_content(held=False)
-            self._drop_held()
-        else:
+        elif not self._join_open():
             self._hold()
+            return False
+        return self._has_held()
+
+    def _join_open(self) -> bool:
+        """Say what is known of content that others have opened; False: it is not open, or not any more.
+
+        What is held opens nothing: bytes go up only in place of others that are open and cannot be right.
+        """
+        if self._open_bytes() is None:
+            return False
+        self._put_sidecar(held=False)
+        there_bytes = self._open_bytes()
+        if there_bytes not in (None, self._size_bytes):
+            self._put_content(held=False)
+        return there_bytes is not None
+
+    def _open_bytes(self) -> int | None:
+        found = self._bucket.head(self._keys.content(self._digest))
+        return None if found is None else found[0]
 
     def _hold(self) -> None:
         for _ in range(LOOKS_AFTER_HOLDING):
@@ -113,17 +133,11 @@ class _Journey:
         key = self._keys.content(self._digest, held)
         self._bucket.put_content(key, self._fd, self._size_bytes, self._digest, self._is_cancelled)
 
-    def _drop_held(self) -> None:
-        """Remove the held object of what is open now.  One that may not be removed does no harm."""
-        content = self._keys.content(self._digest, held=True)
+    def _has_held(self) -> bool:
         try:
-            if self._bucket.head(content) is not None:
-                self._bucket.delete(content)
-                self._bucket.delete(self._keys.sidecar(self._digest, held=True))
-        except S3Trouble as trouble:
-            if trouble.kind != "refused":
-                raise
-            log.debug("what was held of {digest} stays beside it: {code}", digest=str(self._digest), code=trouble.code)
+            return self._bucket.head(self._keys.content(self._digest, held=True)) is not None
+        except S3Trouble:  # the content is where it belongs
+            return True
 
 
 def _remove(files: Files, layout: Layout, digest: Digest, held: bool, fd: int) -> None:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
+from txociproxy import __version__
 from txociproxy.answers import field_of, promised_length
 from txociproxy.collect import BodyTooLong, collect, discard
 from txociproxy.oci.errors import UpstreamUnreachable
@@ -23,6 +24,7 @@ from txociproxy.storage.s3.trouble import S3Trouble
 
 MAX_ASKS = 64
 MAX_ERROR_BYTES = 16 * 1024
+USER_AGENT = f"txociproxy/{__version__}"
 # Used at once; the rest is for clocks that differ, of which S3 itself bears this much.
 SIGNED_S = 900.0
 
@@ -106,13 +108,13 @@ class Reads:
         self, ask: Ask, method: Literal["GET", "HEAD"], key: str, spec: RangeSpec | None = None
     ) -> IResponse:
         url, _ = self._signer.presign(method, key, SIGNED_S, self._now())
-        headers = Headers({"Accept-Encoding": ["identity"]})
+        headers = Headers({"User-Agent": [USER_AGENT], "Accept-Encoding": ["identity"]})
         if spec is not None:
             headers.addRawHeader("Range", str(spec))
         ask.sent_s = self._clock.seconds()
         try:
             return await ask.wait(self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, None))
-        except CancelledError:
+        except (CancelledError, S3Trouble):  # it may not even have been sent
             raise
         except Exception as error:
             raise unanswered(error, ask.what) from None

@@ -6,6 +6,7 @@ import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.web.client import ResponseFailed
 from twisted.web.iweb import IResponse
 
@@ -15,6 +16,9 @@ from txociproxy.storage.s3.trouble import S3Trouble
 
 # S3 API reference, "Error Responses": the body of a refusal names it.
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,64})</Code>")
+
+# Archived by a rule of its owner's; a name that this server does not take.
+_OF_ONE_OBJECT = frozenset({"InvalidObjectState", "KeyTooLongError"})
 
 
 class Aside(S3Trouble):
@@ -45,25 +49,29 @@ def refusal(status: int, body: bytes, what: str) -> S3Trouble | None:
     code = f"HTTP{status}" if found is None else found[1].decode("ascii")
     if status == 404:
         return S3Trouble("refused", code, what) if code == "NoSuchBucket" else None
+    if code in _OF_ONE_OBJECT or status == 416:
+        return Aside("failing", code, what)
     if status == 403:
         also = " was refused, which S3 also says of what is not there when the s3:ListBucket right is missing"
         return S3Trouble("refused", code, what + also)
-    if status == 416:
-        return Aside("failing", code, what)
     if 300 <= status < 400:
         return S3Trouble("refused", code, f"{what} was sent elsewhere: the region or the endpoint is another one")
     return S3Trouble("refused" if 400 <= status < 500 and status not in (408, 429) else "failing", code, what)
 
 
 def unanswered(error: Exception, what: str) -> S3Trouble:
-    """Return what it means that no answer came, in the error's name only: its words might repeat the address."""
+    """Return what it means that no answer came, in the error's name only: its words might repeat the address.
+
+    A connection that was made and lost is ``failing``: it may be one server of many that begins anew.
+    """
     while isinstance(error, ResponseFailed) and error.reasons:
         inner = getattr(error.reasons[0], "value", error.reasons[0])
         if not isinstance(inner, Exception):
             break
         error = inner
-    is_tls = type(error).__module__.startswith("OpenSSL")
-    return S3Trouble("unreachable", "TLS" if is_tls else type(error).__name__, what)
+    name = "TLS" if type(error).__module__.startswith("OpenSSL") else type(error).__name__
+    is_lost = isinstance(error, (ConnectionLost, ConnectionDone, ConnectionAborted))
+    return S3Trouble("failing" if is_lost else "unreachable", name, what)
 
 
 def check_coding(response: IResponse, what: str) -> None:

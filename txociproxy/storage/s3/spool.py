@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -171,6 +171,10 @@ class S3Spool:
                 is_kept = True
         except StorageUnavailable as error:
             self._failure = error
+        except CancelledError:
+            raise
+        except Exception as error:  # whatever it is, others wait for the end of this
+            self._failure = StorageUnavailable(type(error).__name__)
         self._over(descriptor.digest, is_kept)
 
     async def _mark(self, digest: Digest) -> None:

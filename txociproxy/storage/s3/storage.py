@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -27,6 +28,8 @@ from txociproxy.storage.s3.near import LocalStorage, Near
 from txociproxy.storage.s3.opening import START_PATIENCE_S
 from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.storage.s3.watching import WatchedSpool
+
+REMOVAL_S = 30.0
 
 
 @implementer(IStorage)
@@ -65,7 +68,7 @@ class S3Storage:
         disk = (self._local, self._files, self._layout, workers, self._disk_workers or workers)
         near = self.near = Near(far, self._arrived, *disk, clock)
         about = (far.bucket, far.reads.head, far.keys, workers, far.gate, clock)
-        self.leases = Leases(*about, near.uploads.holds, settings.lease_wait_s)
+        self.leases = Leases(*about, near.uploads.is_coming, settings.lease_wait_s)
 
     # --- its life
 
@@ -93,7 +96,7 @@ class S3Storage:
         """
         self.leases.stop()
         self.far.stop()
-        return self.near.uploads.stop()
+        return self.near.stop()
 
     # --- content
 
@@ -137,24 +140,28 @@ class S3Storage:
         """See :meth:`IStorage.await_turn`."""
         return self.leases.await_turn(digest)
 
+    def leave_turn(self, digest: Digest) -> None:
+        """See :meth:`IStorage.leave_turn`."""
+        self.leases.release(digest)
+
     def remove(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.remove`; other proxies may believe in it for a moment, or have a copy in their tier.
 
-        :raises StorageUnavailable: it is not certain that all of it has gone.
+        :raises StorageUnavailable: it is not certain that all of it has gone, or not in time; then it goes on behind.
         """
-        return Deferred.fromCoroutine(self._remove(digest))
+        return Deferred.fromCoroutine(self._remove(digest)).addTimeout(REMOVAL_S, self._clock, _late)
 
     async def _remove(self, digest: Digest) -> bool:
         there: list[bool] = []
 
         async def work() -> None:
-            there.append(await self.near.remove(digest))
-            there.append(await self.far.remove(digest))
+            try:
+                there.append(await self.near.remove(digest))
+                there.append(await self.far.remove(digest))
+            finally:
+                self.far.objects.forget(digest)
 
-        try:
-            await self.near.uploads.cancel(digest, work)
-        finally:
-            self.far.objects.forget(digest)
+        await self.near.uploads.cancel(digest, work)
         return any(there)
 
     async def walk(self) -> AsyncIterator[Descriptor]:
@@ -187,3 +194,7 @@ class S3Storage:
         """It is in the bucket."""
         self.far.objects.forget(digest)
         self.leases.release(digest, is_done=True)
+
+
+def _late(_: object, after_s: float) -> Failure:
+    return Failure(StorageUnavailable(f"a removal has not ended after {after_s:g} seconds"))

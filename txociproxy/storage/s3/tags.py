@@ -24,6 +24,7 @@ from txociproxy.storage.layout import tags_from_json, tags_to_json, with_record
 from txociproxy.storage.s3.gate import Gate
 from txociproxy.storage.s3.keys import Keys
 from txociproxy.storage.s3.reading import Reads
+from txociproxy.storage.s3.setbacks import concerns_all
 from txociproxy.storage.s3.shared import Shared
 from txociproxy.storage.s3.trouble import S3Trouble
 
@@ -176,7 +177,7 @@ class S3Tags:
         failure.trap(StorageUnavailable)
         assert self._writing is not None
         (name, change), self._writing = self._writing, None
-        if isinstance(failure.value, S3Trouble):
+        if isinstance(failure.value, S3Trouble) and concerns_all(failure.value):
             self._gate.failed(failure.value)
         change = evolve(change, tries=change.tries + self._gate.is_open)
         if change.tries < TRIES:

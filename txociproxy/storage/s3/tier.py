@@ -26,6 +26,7 @@ from txociproxy.storage.s3.gate import Gate
 from txociproxy.storage.trimming import trim
 
 LEFT_PERCENT = 90  # a trim makes room for some time, so that not every upload begins one
+MAKE_ROOM_EVERY_S = 10.0  # longer than an old look at the disk is believed, which does not see the room yet
 MAX_SEEN = 10_000
 ASKS_AT_ONCE = 4
 DAY_S = 24 * 3600.0
@@ -45,9 +46,11 @@ class Tier:
     _workers: IWorkers
     _max_bytes: int
     _is_waiting: Callable[[Digest], bool]
+    _clock: IReactorTime
     used_bytes: int = 0
     _grown_bytes: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
+    _made_room_s: float = field(default=float("-inf"), init=False)
 
     log = Logger()
 
@@ -76,12 +79,28 @@ class Tier:
         if self.used_bytes > self._max_bytes and not self._busy:
             self._begin()
 
-    def _begin(self) -> None:
-        self._busy, self._grown_bytes = True, 0
-        cast("Deferred[int]", self._workers.run(self._trim)).addCallbacks(self._trimmed, self._failed)
+    def make_room(self, size_bytes: int) -> None:
+        """Let go of some of it: the disk has no room for this much.  Reactor only.
 
-    def _trim(self) -> int:
-        return trim(self._files, self._layout, self._max_bytes, self._target_bytes, self._is_waiting)[0]
+        Whoever asked is not helped any more; the next one is, when the disk has been looked at again.
+        """
+        now_s = self._clock.seconds()
+        if self.is_on and not self._busy and now_s - self._made_room_s >= MAKE_ROOM_EVERY_S:
+            self._made_room_s = now_s
+            tenth_bytes = self.used_bytes * (100 - LEFT_PERCENT) // 100
+            left_bytes = max(self.used_bytes - max(tenth_bytes, size_bytes), self.used_bytes // 2)
+            # One that was never counted is only counted.
+            self._begin((left_bytes, left_bytes) if self.used_bytes else None)
+
+    def _begin(self, bounds: tuple[int, int] | None = None) -> None:
+        self._busy, self._grown_bytes = True, 0
+        max_bytes, target_bytes = bounds or (self._max_bytes, self._target_bytes)
+        cast("Deferred[int]", self._workers.run(self._trim, max_bytes, target_bytes)).addCallbacks(
+            self._trimmed, self._failed
+        )
+
+    def _trim(self, max_bytes: int, target_bytes: int) -> int:
+        return trim(self._files, self._layout, max_bytes, target_bytes, self._is_waiting)[0]
 
     def _trimmed(self, left_bytes: int) -> None:
         self._busy = False

@@ -12,8 +12,8 @@ Kind = Literal["unreachable", "refused", "failing"]
 class S3Trouble(StorageUnavailable):
     """The bucket did not do what it was asked to.
 
-    :ivar kind: ``unreachable``: no answer came, or not in time.  ``refused``: it said no (401, 403, no such bucket), and
-        will until somebody changes something.  ``failing``: 5xx, 429, an answer that makes no sense.
+    :ivar kind: ``unreachable``: no answer came, or not in time.  ``refused``: it said no (401, 403, no such bucket),
+        and will until somebody changes something.  ``failing``: 5xx, 429, an answer that makes no sense.
     :ivar code: a word for it, the server's own where it has one (``SlowDown``, ``AccessDenied``).
     """
 

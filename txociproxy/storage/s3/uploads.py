@@ -24,6 +24,7 @@ from txociproxy.storage.s3.line import Line
 from txociproxy.storage.s3.setbacks import Setbacks, wait_s
 
 STOP_S = 2.0
+HOPELESS = 3  # failures in a row, of one upload or of whichever
 
 
 @define(eq=False)
@@ -71,6 +72,11 @@ class Uploads:
         """Whether the local copy is still needed; may be asked in a thread that holds its directory's lock."""
         return digest in self._hands.known
 
+    def is_coming(self, digest: Digest) -> bool:
+        """Whether the content can be expected in the bucket soon: it is on its way, and does not fail every time."""
+        upload = self._hands.known.get(digest)
+        return upload is not None and max(upload.failures, self._setbacks.in_a_row) < HOPELESS
+
     def start(self) -> None:
         """Begin to upload; before that everything waits."""
         self._state = "started"
@@ -103,8 +109,11 @@ class Uploads:
         """
         return self._hands.committing(digest)
 
-    def committed(self, digest: Digest, size_bytes: int) -> None:
-        """After the commit, also one that failed (0 bytes): what it left, if only a mark, is worked off."""
+    def committed(self, digest: Digest, size_bytes: int | None) -> None:
+        """After the commit, also one that failed (0 bytes): what it left, if only a mark, is worked off.
+
+        :param size_bytes: None: there was none, and nothing is to be done.
+        """
         self._hands.committed(digest, size_bytes)
 
     def cancel(self, digest: Digest, work: Work | None = None) -> Deferred[None]:

@@ -6,6 +6,8 @@ dies and when, the marks name all that still waits; one that names nothing is ta
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import define
@@ -39,15 +41,24 @@ class Waiting:
             self._files.close(fd)
         self._files.fsync_directory(directory)
 
+    def mark_the_unmarked(self, digests: Iterable[Digest]) -> None:
+        """Mark what is here anyway; marks that a loss of power takes along are made again, so none is waited for."""
+        self._files.make_directory(self._directory)
+        for digest in digests:
+            with contextlib.suppress(FileExistsError):
+                self._files.close(self._files.create(self._mark(digest)))
+
     def unmark(self, digest: Digest) -> None:
         """Say that nothing of this content is to be uploaded any more."""
         self._files.unlink(self._mark(digest))
 
-    def finish(self, digest: Digest) -> None:
-        """Remove the local copy of what is in the bucket, durably, and then its mark."""
-        if Shelf(self._files, self._layout, lambda: 0.0).remove(digest):  # which looks at no clock
+    def finish(self, digest: Digest) -> bool:
+        """Remove the local copy, durably, and then its mark; says whether there was one."""
+        there = Shelf(self._files, self._layout, lambda: 0.0).remove(digest)  # which looks at no clock
+        if there:
             self._files.fsync_directory(self._layout.content(digest).parent)
         self.unmark(digest)
+        return there
 
     def marks(self) -> list[Digest]:
         """Return what is marked, the oldest mark first; files that are no marks are left alone."""
