@@ -18,7 +18,7 @@ LAYERS = (
     {"answers", "bodies", "collect", "remembering", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
-        *("admissions", "ages", "asking", "assembly", "blobs", "brought", "cache", "carrying", "elsewhere"),
+        *("admissions", "ages", "asking", "assembly", "blobs", "brought", "cache", "caps", "carrying", "elsewhere"),
         *("exchanges", "flights", "forgetting", "ingests", "listings", "manifests", "meanings", "modes", "parts"),
         *("pings", "places", "proving", "serving", "slots", "tagged", "tags", "turns"),
     },

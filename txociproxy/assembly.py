@@ -11,12 +11,13 @@ from txociproxy.ages import Ages
 from txociproxy.asking import Asking, Registry
 from txociproxy.blobs import Blobs
 from txociproxy.cache import Cache
+from txociproxy.caps import IngestCaps
 from txociproxy.carrying import Carrying
 from txociproxy.elsewhere import Elsewheres, RedirectRules
 from txociproxy.exchanges import Exchanges
 from txociproxy.forgetting import Forgetting
 from txociproxy.ingest.limits import IngestLimits
-from txociproxy.ingests import IngestCaps, Ingests
+from txociproxy.ingests import Ingests
 from txociproxy.interfaces import IMode, IStorage, IWorkers
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -12,6 +12,7 @@ from twisted.web.iweb import IResponse
 from txociproxy.answers import field_of, fields_of, length_of
 from txociproxy.asking import Got
 from txociproxy.brought import Brought
+from txociproxy.caps import IngestCaps
 from txociproxy.ingest.ingest import Ingest
 from txociproxy.ingest.limits import TAIL_BYTES, IngestLimits, Origin
 from txociproxy.interfaces import Ask, HeaderList, ISpool, IStorage, IWorkers
@@ -26,28 +27,6 @@ PLACE_SILENCE_S = 5.0  # a place that is near is not waited for as an upstream i
 LONE_WINDOW_BYTES = 256 * 1024
 Key = tuple[str, Digest]
 Reopen = Callable[[int], Awaitable[IResponse]]
-
-
-@frozen
-class IngestCaps:
-    """The bounds that all ingests share.
-
-    :ivar lonely: how many may go on without a reader.
-    :ivar memory_bytes: windows and outstanding bytes of all together.
-    :ivar carried: how many of what lies elsewhere come through us; those of :attr:`total` are not among them.
-    :ivar carried_per_client: None is half of them.
-    :ivar carried_wait_s: how long one of these waits for its place: there is nobody else to ask.
-    """
-
-    total: int = 256
-    per_namespace: int = 64
-    per_client: int = 32
-    lonely: int = 16
-    memory_bytes: int = 256 * 1024 * 1024
-    wait_s: float = 5.0
-    carried: int = 512
-    carried_per_client: int | None = None
-    carried_wait_s: float = 20.0
 
 
 @define(eq=False)

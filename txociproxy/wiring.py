@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from txociproxy.assembly import CoreRules
+from txociproxy.caps import IngestCaps
 from txociproxy.config import Config
 from txociproxy.elsewhere import RedirectRules
 from txociproxy.ingest.limits import IngestLimits
-from txociproxy.ingests import IngestCaps
 from txociproxy.meanings import TagRules
 from txociproxy.parts import RangeRules
 from txociproxy.web.settings import WebSettings

@@ -9,8 +9,8 @@ from attrs import evolve
 from tests.cache.house import CacheCase, content
 from tests.cache.places import FarStorage
 from txociproxy.assembly import CoreRules
+from txociproxy.caps import IngestCaps
 from txociproxy.elsewhere import RedirectRules
-from txociproxy.ingests import IngestCaps
 from txociproxy.interfaces import Ask, Redirect
 from txociproxy.storage.memory import MemoryStorage
 

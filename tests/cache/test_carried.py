@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError
 
 from tests.cache.far_case import SMALL, CarryCase
 from tests.cache.house import content
-from txociproxy.ingests import IngestCaps
+from txociproxy.caps import IngestCaps
 from txociproxy.interfaces import Ask, Serve
 from txociproxy.oci.errors import OCIError
 

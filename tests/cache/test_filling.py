@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.cache.far_case import DATA, HALF, SMALL, SMALL_WRONG, TOTAL, WRONG, CarryCase
 from tests.cache.house import outcomes
 from txociproxy.assembly import CoreRules
-from txociproxy.ingests import IngestCaps
+from txociproxy.caps import IngestCaps
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.ranges import ByteRange
 from txociproxy.parts import RangeRules

@@ -6,8 +6,8 @@ from tests.cache.house import CacheCase, content
 from tests.cache.troubled import SIZE, TroubledStorage
 from tests.doubles import FakeSink, ManualWorkers
 from txociproxy.assembly import CoreRules
+from txociproxy.caps import IngestCaps
 from txociproxy.ingest.limits import IngestLimits
-from txociproxy.ingests import IngestCaps
 from txociproxy.oci.errors import NoSpace, OCIError
 
 
