@@ -116,7 +116,8 @@ class Cache:
     async def _instead(self, ask: Ask, digest: Digest, found: Elsewhere) -> Answer:
         """Pull from the upstream what lies elsewhere and could not be had there just now.
 
-        Should the upstream have nothing for anybody, that place is asked once more: it may only have been busy.
+        Should the upstream have nothing, that place is asked once more: it may only have been busy, and what is kept is
+        served whatever the upstream says.  Where the mode asks the upstream about each client, its refusal stands.
         """
         try:
             answer = await self._blobs.pull(ask, digest)
@@ -125,7 +126,9 @@ class Cache:
             if again is None:
                 raise
             return again
-        if isinstance(answer, Relay) and (answer.status == 429 or answer.status >= 500):
+        if isinstance(answer, Relay) and (
+            self._mode.survives_upstream_loss or answer.status == 429 or answer.status >= 500
+        ):
             return await self._elsewheres.answer(ask, found) or answer
         return answer
 

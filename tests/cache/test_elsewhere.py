@@ -10,7 +10,7 @@ from tests.cache.house import content
 from tests.cache.places import BLOB_TYPE, far_answer
 from txociproxy.admissions import Admissions
 from txociproxy.asking import Asking
-from txociproxy.interfaces import Ask, Serve
+from txociproxy.interfaces import Ask, Relay, Serve
 from txociproxy.modes import Authenticated
 from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.upstreams.entries.entry import Entry
@@ -208,19 +208,16 @@ class TroubleTests(FarCase):
         self.assert_at_rest()
 
     def test_a_place_that_was_busy_is_asked_again_when_the_upstream_has_nothing(self) -> None:
-        """In a storm of hits nobody is told of an upstream that is lost, fails or counts."""
+        """Nobody is told of an upstream that is lost, fails, counts or refuses: a hit asks it nothing."""
         self.carry()
-        for lost, status in ((True, None), (False, 503), (False, 429)):
+        for lost, status in ((True, None), (False, 503), (False, 429), (False, 404), (False, 403), (False, 401)):
             self.hub.down, self.hub.status = lost, status
             for byte_range, wanted in ((None, DATA), ("bytes=5-9", DATA[5:10])):
                 busy: list[Exception] = [StorageUnavailable("busy")]
                 self.far.script = lambda _, busy=busy: busy.pop() if busy else None  # type: ignore[misc]
                 self.assertEqual(self.get(self.blob(byte_range)), ("hit", wanted))
-        self.hub.down, self.hub.status = False, 403
         self.far.script = lambda _: StorageUnavailable("busy")
-        self.far.reads.clear()
-        self.assertEqual(self.relayed(self.blob()).status, 403)
-        self.read("all")
+        self.assertEqual(self.relayed(self.blob()).status, 401, "and what is said in the end is the upstream's")
         self.assert_at_rest()
 
     def test_an_answer_that_is_not_this_content_is_trouble(self) -> None:
@@ -284,6 +281,26 @@ class AuthenticatedTests(FarCase):
         self.hub.down = True
         self.hub.answer()
         self.failureResultOf(waiting, UpstreamUnreachable)
+
+    def test_who_is_refused_after_all_is_not_served_by_a_place_that_was_busy(self) -> None:
+        """She was admitted a moment ago, and the last word is a no; an upstream that only fails has said none."""
+        self.build(evolve(self.rules, redirects=CARRIED), self.far, self.mode)
+        self.hub.holding = True
+        for status, wanted in ((403, None), (404, None), (503, DATA)):
+            busy: list[Exception] = [StorageUnavailable("busy")]
+            self.far.script = lambda _, busy=busy: busy.pop() if busy else None  # type: ignore[misc]
+            waiting = self.begin(self.blob())
+            self.hub.status = None
+            self.hub.answer()
+            self.hub.status = status
+            self.hub.answer()
+            if wanted is None:
+                answer = self.successResultOf(waiting)
+                assert isinstance(answer, Relay)
+                self.assertEqual(answer.status, status)
+            else:
+                self.assertEqual(self.bytes_of(self.serve_of(waiting)), wanted)
+        self.assert_at_rest()
 
     def test_a_head_is_answered_with_what_upstream_said(self) -> None:
         """The store is not asked."""

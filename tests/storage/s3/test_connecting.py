@@ -69,6 +69,14 @@ class ConnectTests(SynchronousTestCase):
         connection = connect(ELSEWHERE, lambda: session)
         self.assertEqual((connection.ca_file, connection.endpoint_url), ("/etc/own-ca.pem", "https://s3.test:9000"))
 
+    def test_a_password_in_the_address_that_the_sdk_found_is_said_nowhere(self) -> None:
+        """It may stand in its variables and files, and the SDK sends it to nobody either."""
+        settings = evolve(ELSEWHERE, endpoint_url="https://user:hunter2@s3.test:9000")
+        connection = connect(settings, make_session)
+        self.assertEqual(connection.endpoint_url, "https://s3.test:9000")
+        self.assertEqual(connection.client.meta.endpoint_url, "https://s3.test:9000")
+        self.assertEqual(url_of(settings), "https://s3.test:9000/oci-cache/blobs/x")
+
     def test_the_client_waits_for_a_bounded_time_and_tries_once(self) -> None:
         """Whoever calls tries again; checksums are not sent to servers that know none."""
         config = connect(ELSEWHERE, make_session).client.meta.config

@@ -208,6 +208,15 @@ class WaitingTests(LeaseCase):
         self.pass_time(1)
         self.assertEqual([self.successResultOf(each) for each in (second, third)], [True, True])
 
+    def test_what_was_taken_for_those_who_have_left_is_let_go(self) -> None:
+        """Nobody here fetches it, so nobody elsewhere shall wait."""
+        turn = self.one.leases.await_turn(DIGEST)
+        turn.cancel()
+        self.failureResultOf(turn)
+        self.one.workers.work()
+        self.assertEqual((self.bucket.put_s, self.one.leases._until_s), ({}, {}))
+        self.assertIs(self.successResultOf(self.other.ask()), False)
+
     def test_other_content_is_another_lease(self) -> None:
         """Both are had at once."""
         self.waiting()

@@ -113,7 +113,20 @@ def _client(settings: S3Settings, session: Any, ca_file: str | None, endpoint_ur
         max_pool_connections=CONNECTIONS,
     )
     region = settings.region or session.region_name or REGION
-    return session.client("s3", region, endpoint_url=endpoint_url, verify=ca_file or True, config=config)
+
+    def made(endpoint_url: str | None) -> Any:
+        return session.client("s3", region, endpoint_url=endpoint_url, verify=ca_file or True, config=config)
+
+    client = made(endpoint_url)
+    where = client.meta.endpoint_url
+    # The SDK sends no password that its variables and files have in an address; we would say it in every message.
+    bare = _without_userinfo(where)
+    return client if bare == where else made(bare)
+
+
+def _without_userinfo(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _reached(client: Any, bucket: str) -> tuple[Base, str]:

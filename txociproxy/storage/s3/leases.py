@@ -135,6 +135,8 @@ class Leases:
         if isinstance(result, Failure) and not result.check(CancelledError, StorageUnavailable):
             self.log.failure("a lease could not be waited for", result)
         waiters = self._turns.pop(digest).waiters
+        if not waiters:
+            self.release(digest)  # it was taken for clients who have left
         while waiters:
             waiters.pop().callback(result is True)
 
