@@ -113,10 +113,17 @@ class WaysTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.ask(url, "https://s3.lan", ca_file)).code, 200)
         self.assertEqual([seen.server_name for seen in server.seen], ["s3.lan"])
 
+    def test_authorities_are_not_read_where_nothing_is_encrypted(self) -> None:
+        """The SDK's file may be set for the whole machine, and be gone."""
+        self.serve("10.0.0.5", 9000)
+        asked = self.ask("http://s3.lan:9000/images/x", "http://s3.lan:9000", "/nowhere/ca.pem")
+        self.assertEqual(self.successResultOf(asked).code, 200)
+
     def test_what_cannot_be_used_is_trouble(self) -> None:
         """A file of authorities that is none, an address that is none; no traceback, and no secret."""
         for endpoint_url, ca_file in (
             ("https://s3.lan", "/nowhere/ca.pem"),
+            ("HTTPS://s3.lan", "/nowhere/ca.pem"),
             ("s3.lan", None),
             ("http://u:hunter2@s3.lan", None),
         ):

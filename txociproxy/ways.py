@@ -39,7 +39,7 @@ class BucketWays:
     def agent_for(self, endpoint_url: str, ca_file: str | None) -> IAgent:
         """Return what sends requests to this server; nothing is connected yet.
 
-        :param ca_file: PEM certificates that are trusted beside the system's.
+        :param ca_file: PEM certificates that are trusted beside the system's, where the address is one of https.
         :raises S3Trouble: the address or the file cannot be used.
         """
         line = self._lines.get((endpoint_url, ca_file))
@@ -52,7 +52,8 @@ class BucketWays:
         return DeferredList([line.stop() for line in self._lines.values()]).addCallback(lambda _: None)
 
     def _open(self, endpoint_url: str, ca_file: str | None) -> Line:
-        tls = Tls(ca=ca_file)
+        # Read where it counts only: the file of a whole system takes its time.
+        tls = Tls(ca=ca_file if endpoint_url.lower().startswith("https:") else None)
         try:
             entry = Entry(
                 "s3",
