@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection
 from itertools import permutations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.soundness import assert_nothing_open, assert_store_sound
+from tests.storage.recording import RecordingFiles
 from txociproxy.interfaces import HeaderList, IBody, ISpool, IStorage, Local, TagName, TagRecord
 from txociproxy.oci.errors import NoSpace, StorageUnavailable
 from txociproxy.oci.names import Descriptor, Digest, Repository
@@ -490,3 +494,43 @@ class StorageContract(HeldContract):
         for number, name in enumerate(names):
             self.remember(record("a/a", float(number)), name=name)
         self.assertEqual([self.recall(name)[0].checked_at_s for name in names], [float(n) for n in range(len(names))])
+
+
+class RootContract(StorageContract):
+    """A storage that has a root on the disk, if only for what is on its way.
+
+    :ivar files: the operations below the root.
+    """
+
+    @property
+    def files(self) -> RecordingFiles:
+        """The operations on files."""
+        raise NotImplementedError
+
+    @property
+    def root(self) -> Path:
+        """Where they are done."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Whatever a test did, the store is sound, and no descriptor was used by somebody it did not belong to."""
+        assert_store_sound(self.root)
+        self.assertEqual(self.files.foreign, [])
+
+    def fill_up(self) -> None:
+        """Let the file system be full."""
+        self.files.faults["write spool"] = OSError(errno.ENOSPC, "No space left on device")
+
+    def test_nothing_stays_open(self) -> None:
+        """Committed, abandoned, found: every descriptor goes with its owner."""
+        digest = self.keep()
+        for spool in (self.begin(), self.storage.open_spool(digest, 5)):
+            self.work()
+            spool.close()
+            self.work()
+        local = self.find(digest)
+        assert local is not None
+        local.body.close()
+        self.work()
+        assert_nothing_open(self.root)
+        assert_store_sound(self.root, is_at_rest=True)

@@ -20,13 +20,13 @@ from txociproxy.forgetting import Forgetting
 from txociproxy.ingest.ingest import Ingest
 from txociproxy.ingest.limits import Origin
 from txociproxy.ingests import BLOB_TYPE, Ingests, Key, until_it_may_begin
-from txociproxy.interfaces import Ask, Elsewhere, HeaderList, ISpool, Serve
+from txociproxy.interfaces import Ask, Elsewhere, ISpool, Serve
 from txociproxy.oci.errors import OCIError, StorageUnavailable
 from txociproxy.oci.names import Descriptor
 from txociproxy.oci.ranges import ByteRange
 from txociproxy.parts import RangeRules
 from txociproxy.places import Rest, read_part, read_whole
-from txociproxy.serving import Serving
+from txociproxy.serving import Serving, replayed
 
 
 @define(eq=False)
@@ -56,7 +56,7 @@ class Carrying:
             return await self._whole(ask, found, 0)
         part = ask.range_spec.resolve(size_bytes)
         if part is None:
-            return evolve(described(self._serving, ask, found), unsatisfiable_total_bytes=size_bytes)
+            return evolve(self._serving.described(ask, found), unsatisfiable_total_bytes=size_bytes)
         if found.fill is not None and self._is_near(_key(ask, found), part):
             return await self._whole(ask, found, part.start)
         return await self._part(ask, found, part)
@@ -193,17 +193,7 @@ class Carrying:
 
     def _serve(self, ask: Ask, found: Elsewhere, ingest: Ingest) -> Serve:
         descriptor = Descriptor(found.descriptor.digest, ingest.descriptor.size_bytes, BLOB_TYPE)
-        return evolve(described(self._serving, ask, found), descriptor=descriptor, body=ingest)
-
-
-def described(serving: Serving, ask: Ask, found: Elsewhere) -> Serve:
-    """Answer with what is known of content that lies elsewhere, without its bytes."""
-    return Serve(found.descriptor, replayed(ask, found), None, "hit", serving.control("digest"))
-
-
-def replayed(ask: Ask, found: Elsewhere) -> HeaderList:
-    """Return the kept header fields, for the namespace that they came from (RULES E10)."""
-    return found.headers if found.namespace == ask.pull.namespace else ()
+        return evolve(self._serving.described(ask, found), descriptor=descriptor, body=ingest)
 
 
 def _key(ask: Ask, found: Elsewhere) -> Key:

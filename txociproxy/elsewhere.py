@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from attrs import define, frozen
 
-from txociproxy.carrying import Carrying, described
+from txociproxy.carrying import Carrying
 from txociproxy.interfaces import Address, Ask, Elsewhere, Redirect, Serve
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.serving import Serving
@@ -53,7 +53,7 @@ class Elsewheres:
         :raises OCIError: too many at once.
         """
         if ask.method == "HEAD":
-            return described(self._serving, ask, found)
+            return self._serving.described(ask, found)
         if not self._rules.sends(ask.client, found.descriptor.size_bytes):
             return await self._carrying.carry(ask, found)
         try:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from txociproxy.interfaces import Ask, Local, Outcome, Serve, Visibility
+from txociproxy.interfaces import Ask, Elsewhere, HeaderList, Local, Outcome, Serve, Visibility
 from txociproxy.manifests import Manifest
 from txociproxy.oci.headers import cache_control
 
@@ -21,15 +21,11 @@ class Serving:
     visibility: Visibility
 
     def serve(self, ask: Ask, found: Local, outcome: Outcome, control: str, vary: bool = False) -> Serve:
-        """Answer with content that is here; a HEAD has no body.
-
-        Header fields are replayed to the namespace that they came from (RULES E10).
-        """
-        headers = found.headers if found.namespace == ask.pull.namespace else ()
+        """Answer with content that is here; a HEAD has no body."""
         if ask.method == "HEAD":
             found.body.close()
         body = None if ask.method == "HEAD" else found.body
-        return Serve(found.descriptor, headers, body, outcome, control, vary_accept=vary)
+        return Serve(found.descriptor, replayed(ask, found), body, outcome, control, vary_accept=vary)
 
     def manifest(self, ask: Ask, manifest: Manifest, own: bool, control: str, vary: bool = False) -> Serve:
         """Answer with a manifest that has just come.
@@ -38,9 +34,18 @@ class Serving:
         """
         return self.serve(ask, manifest.to_local(), outcome_of(manifest, own), control, vary)
 
+    def described(self, ask: Ask, found: Elsewhere) -> Serve:
+        """Answer with what is known of content that lies elsewhere, without its bytes."""
+        return Serve(found.descriptor, replayed(ask, found), None, "hit", self.control("digest"))
+
     def control(self, kind: Literal["digest", "tag", "latest", "revalidate"]) -> str:
         """Return the value of Cache-Control."""
         return cache_control(kind, self.visibility)
+
+
+def replayed(ask: Ask, found: Local | Elsewhere) -> HeaderList:
+    """Return the kept header fields, for the namespace that they came from (RULES E10)."""
+    return found.headers if found.namespace == ask.pull.namespace else ()
 
 
 def outcome_of(manifest: Manifest, own: bool) -> Outcome:

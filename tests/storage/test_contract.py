@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import contracts
 from tests.doubles import InlineWorkers, ManualWorkers
-from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.disks import Disk
+from tests.storage.recording import RecordingFiles
 from txociproxy.storage.memory import MemoryStorage
 
 
@@ -32,7 +31,7 @@ class MemoryStorageTests(contracts.StorageContract, SynchronousTestCase):
         self.assertEqual(self.found(self.keep()).kept_at_s, 1_800_000_000.5)
 
 
-class DiskStorageTests(contracts.StorageContract, SynchronousTestCase):
+class DiskStorageTests(contracts.RootContract, SynchronousTestCase):
     """Content on disk, with threads that work when they are let."""
 
     make_workers = ManualWorkers
@@ -45,32 +44,19 @@ class DiskStorageTests(contracts.StorageContract, SynchronousTestCase):
         self.addCleanup(self.disk.files.bury)
         self.addCleanup(self.check)
 
-    def check(self) -> None:
-        """Whatever a test did, the store is sound, and no descriptor was used by somebody it did not belong to."""
-        assert_store_sound(self.disk.root)
-        self.assertEqual(self.disk.files.foreign, [])
+    @property
+    def files(self) -> RecordingFiles:
+        """Those of the disk."""
+        return self.disk.files
+
+    @property
+    def root(self) -> Path:
+        """That of the disk."""
+        return self.disk.root
 
     def work(self) -> None:
         """Let the threads work."""
         self.disk.work()
-
-    def fill_up(self) -> None:
-        """Let the file system be full."""
-        self.disk.files.faults["write spool"] = OSError(errno.ENOSPC, "No space left on device")
-
-    def test_nothing_stays_open(self) -> None:
-        """Committed, abandoned, found: every descriptor goes with its owner."""
-        digest = self.keep()
-        for spool in (self.begin(), self.storage.open_spool(digest, 5)):
-            self.work()
-            spool.close()
-            self.work()
-        local = self.find(digest)
-        assert local is not None
-        local.body.close()
-        self.work()
-        assert_nothing_open(self.disk.root)
-        assert_store_sound(self.disk.root, is_at_rest=True)
 
 
 class InlineDiskStorageTests(DiskStorageTests):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import contracts
-from tests.soundness import assert_nothing_open, assert_store_sound
 from tests.storage.recording import RecordingFiles
 from tests.storage.s3.proxies import Proxy
 from tests.storage.s3.server import fresh
@@ -19,7 +17,7 @@ from txociproxy.oci.names import Digest
 from txociproxy.storage.s3.settings import S3Settings
 
 
-class S3Contract(contracts.StorageContract):
+class S3Contract(contracts.RootContract):
     """The contract over any S3 server; whoever mixes this in says how to get to a new bucket.
 
     :ivar answers_from: what ``find`` returns for content that was kept just before.
@@ -51,18 +49,14 @@ class S3Contract(contracts.StorageContract):
         """The file operations of the proxy."""
         return cast(RecordingFiles, self.proxy.files)
 
-    def check(self) -> None:
-        """Whatever a test did, the local store is sound, and no descriptor was used that belonged to another."""
-        assert_store_sound(self.proxy.root)
-        self.assertEqual(self.files.foreign, [])
+    @property
+    def root(self) -> Path:
+        """Where the proxy keeps what waits."""
+        return self.proxy.root
 
     def work(self) -> None:
         """Let the threads work."""
         self.proxy.work()
-
-    def fill_up(self) -> None:
-        """Let the file system be full."""
-        self.files.faults["write spool"] = OSError(errno.ENOSPC, "No space left on device")
 
     def find(self, digest: Digest, namespace: str = contracts.NAMESPACE) -> Local | None:
         """Look for content, and bring it here if it is elsewhere."""
@@ -81,20 +75,6 @@ class S3Contract(contracts.StorageContract):
         self.assertIsInstance(found, self.answers_from)
         if isinstance(found, Local):
             found.body.close()
-
-    def test_nothing_stays_open(self) -> None:
-        """Committed, abandoned, found: every descriptor goes with its owner."""
-        digest = self.keep()
-        for spool in (self.begin(), self.storage.open_spool(digest, 5)):
-            self.work()
-            spool.close()
-            self.work()
-        local = self.find(digest)
-        assert local is not None
-        local.body.close()
-        self.work()
-        assert_nothing_open(self.proxy.root)
-        assert_store_sound(self.proxy.root, is_at_rest=True)
 
 
 class MotoContract(S3Contract):

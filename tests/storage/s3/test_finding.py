@@ -10,8 +10,8 @@ from tests.storage.s3.finding_case import DAY_S, OTHER, FindingCase
 from tests.storage.s3.scripted import DIGEST, UNREACHABLE, Answer, refused
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.storage.layout import BLOB_TYPE
-from txociproxy.storage.s3.looking import MAX_SIDECAR_BYTES
 from txociproxy.storage.s3.trouble import S3Trouble
+from txociproxy.storage.shelf import MAX_SIDECAR_BYTES
 
 
 class LookTests(FindingCase):

@@ -531,7 +531,7 @@ class TierTests(StorageCase):
     def test_a_fill_that_came_to_nothing_is_not_counted(self) -> None:
         """And leaves nothing."""
         proxy = self.proxy()
-        spool = proxy.storage.open_fill(DIGEST, len(DATA))
+        spool = proxy.storage.near.open_fill(DIGEST, len(DATA))
         spool.write(DATA[:100])
         proxy.work()
         spool.close()
@@ -596,7 +596,7 @@ class TierTests(StorageCase):
                 space.look()
                 self.assertRaises(NoSpace, proxy.storage.open_spool, DIGEST, 5000)
             else:
-                opened = proxy.storage.open_spool if how != "from the bucket" else proxy.storage.open_fill
+                opened = proxy.storage.open_spool if how != "from the bucket" else proxy.storage.near.open_fill
                 spool = opened(DIGEST, 5000)
                 spool.write(bytes(5000))
                 proxy.work()

@@ -19,10 +19,10 @@ from txociproxy.oci.names import Digest
 from txociproxy.storage.layout import Sidecar
 from txociproxy.storage.s3.keys import Keys
 from txociproxy.storage.s3.reading import Head, Reads
+from txociproxy.storage.shelf import MAX_SIDECAR_BYTES
 
 T = TypeVar("T")
 
-MAX_SIDECAR_BYTES = 256 * 1024
 BELIEVED_S = 1.0
 UNKNOWN = Sidecar.from_json(None)
 

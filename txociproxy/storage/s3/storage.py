@@ -109,14 +109,9 @@ class S3Storage:
         if local is not None:
             return local
         elsewhere = await self.far.objects.find(digest, namespace)
-        if elsewhere is None or not self.fills_from_bucket:
-            return elsewhere
-        return evolve(elsewhere, fill=self.near.fill_for(elsewhere.descriptor))
-
-    @property
-    def fills_from_bucket(self) -> bool:
-        """Whether content that was found in the bucket should be kept here too."""
-        return self.near.tier.is_on
+        if elsewhere is not None and (fill := self.near.fill_for(elsewhere.descriptor)) is not None:
+            return evolve(elsewhere, fill=fill)
+        return elsewhere
 
     def open_spool(self, digest: Digest, size_bytes: int | None) -> ISpool:
         """See :meth:`IStorage.open_spool`; also while S3 is out: then it waits here, as far as the budget goes."""
@@ -131,10 +126,6 @@ class S3Storage:
             return spool
         self.leases.opened(digest)
         return WatchedSpool(spool, lambda _: self.leases.closed(digest))
-
-    def open_fill(self, digest: Digest, size_bytes: int) -> ISpool:
-        """See :meth:`Near.open_fill`."""
-        return self.near.open_fill(digest, size_bytes)
 
     def await_turn(self, digest: Digest) -> Deferred[bool]:
         """See :meth:`IStorage.await_turn`."""

@@ -17,6 +17,7 @@ from txociproxy.oci.names import Digest
 from txociproxy.storage.files import Files
 from txociproxy.storage.layout import Layout
 from txociproxy.storage.shelf import Shelf
+from txociproxy.storage.trimming import size_of
 
 
 @define(eq=False)
@@ -72,7 +73,7 @@ class Waiting:
 
     def sizes(self) -> list[tuple[Digest, int]]:
         """Return what is marked, the oldest mark first, with the size in bytes of the local copy, 0 if it is gone."""
-        return [(digest, self._size(digest)) for digest in self.marks()]
+        return [(digest, size_of(self._files, self._layout, digest)) for digest in self.marks()]
 
     @property
     def _directory(self) -> Path:
@@ -80,10 +81,6 @@ class Waiting:
 
     def _mark(self, digest: Digest) -> Path:
         return self._directory / f"{digest.algorithm}-{digest.hex}"
-
-    def _size(self, digest: Digest) -> int:
-        found = [self._measure(self._layout.content(digest, held)) for held in (False, True)]
-        return sum(each[0] for each in found if each is not None)
 
     def _measure(self, path: Path) -> tuple[int, float] | None:
         """Return (size in bytes, time of last change in seconds since the epoch); None if it is not there."""
