@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+HTPASSWD = ["bcrypt >= 4.1, < 6"]  # passwords at our own door (htpasswd_file); imported only when it is used
 AWS = ["boto3 >= 1.36, < 2"]  # logins for ECR, storage in S3; imported only when it is used
 
 
@@ -27,13 +28,15 @@ setup(
     packages=[*find_packages(include=["txociproxy", "txociproxy.*"]), "twisted.plugins"],
     package_data={"twisted": ["plugins/txociproxy_plugin.py"], "txociproxy": ["py.typed"]},
     install_requires=[
-        "twisted[tls] >= 26.10, < 28",  # server, client, twistd; private seams of h1 and h2 differ before
+        "twisted[tls,http2] >= 26.10, < 28",  # server, client, twistd; private seams of h1 and h2 differ before
+        "h2 >= 4.2, < 5",  # HTTP/2 at our doors; Twisted brings it, but we tune it ourselves
         "treq >= 25.5, < 28",  # drives the real doors in memory in the tests; never for bodies, which it would decode
         "attrs >= 23.2",  # values and classes
         "zope.interface >= 6",  # the seams; Twisted brings it, but we import it ourselves
         "pyopenssl >= 25.3, < 28",  # TLS to upstreams, with own trust and client certificates per upstream
         "service-identity >= 23.1",  # without it Twisted does not check host names
-        "cryptography >= 43",  # AES-GCM for the tokens that we hand to clients
+        "cryptography >= 43",  # AES-GCM for the tokens that we hand to clients, and certificates of our own making
+        "prometheus-client >= 0.21, < 1",  # /metrics
         "PyYAML >= 6.0.1, < 7",  # the configuration file; 6.0 itself does not build on today's Python
         # Which hosts belong together (a token server may be another host of the same owner); works without network.
         "publicsuffixlist >= 1.0.2.20241001",
@@ -41,9 +44,10 @@ setup(
     extras_require={
         "aws": AWS,
         "s3": AWS,  # as it was called first
-        "http2": ["twisted[http2]"],  # for h2 at our door, which is not built yet
+        "htpasswd": HTPASSWD,
         "dev": [
             *AWS,
+            *HTPASSWD,
             # An S3 server within the tests' own process.  Its extra for servers brings a dozen more for other services.
             "moto[s3] >= 5.2, < 6",
             "flask >= 3, < 4",  # without these two its server does not start

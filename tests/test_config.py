@@ -59,10 +59,17 @@ class DefaultTests(ConfigTestCase):
 
     def test_every_setting_reaches_the_config(self) -> None:
         """Each setting is an attribute of the same name, but for those that become something else, and the rest."""
-        become = {"min_free", "max_ingest_memory", "shipped_upstreams", "upstream_registry", *BUCKET_SETTINGS}
+        become = {
+            "min_free",
+            "max_ingest_memory",
+            "drain_timeout",
+            "shipped_upstreams",
+            "upstream_registry",
+            *BUCKET_SETTINGS,
+        }
         names = {setting.name for setting in SETTINGS} - become
         made = {"upstreams", "min_free_fraction", "min_free_bytes", "max_ingest_memory_bytes", "outbound"}
-        made |= {"s3", "spool_dir", "redirect_above_bytes", "no_redirect"}
+        made |= {"s3", "spool_dir", "redirect_above_bytes", "no_redirect", "drain_timeout_s"}
         self.assertEqual({attribute.name for attribute in fields(Config)}, names | made)
 
     def test_the_root_directory(self) -> None:
@@ -131,10 +138,6 @@ class RefusalTests(ConfigTestCase):
         error = self.refusal({"mode": "authenticated"})
         self.assertEqual(error, "--mode: 'authenticated', but PROXY_MODE is 'transparent'; give one of them")
         self.assertEqual(self.load({"mode": "transparent"}).mode, "transparent")
-
-    def test_what_is_not_built_says_so(self) -> None:
-        """Nothing else is done instead."""
-        self.assertIn("not built yet", self.refusal(GENERATE_SELF_SIGNED_TLS="true"))
 
     def test_a_wrong_value_is_named_with_its_place(self) -> None:
         """The place is in the words of the person who wrote it."""

@@ -14,7 +14,7 @@ import txociproxy
 PACKAGE = Path(txociproxy.__file__).parent
 LAYERS = (
     {"oci"},
-    {"interfaces", "logs"},
+    {"interfaces", "logs", "metrics"},
     {"answers", "bodies", "collect", "remembering", "workers"},
     {"envelopes", "ingest", "storage", "upstreams"},
     {
@@ -24,8 +24,30 @@ LAYERS = (
     },
     {"web"},
     {
-        *("bucket_values", "buckets", "building", "cli", "config", "introduction", "namespaces", "options", "process"),
-        *("quantities", "reload", "service", "settings", "sources", "ways", "wiring", "yamlfile"),
+        *(
+            "bucket_values",
+            "buckets",
+            "building",
+            "cli",
+            "config",
+            "doorways",
+            "introduction",
+            "measuring",
+            "namespaces",
+        ),
+        *(
+            "options",
+            "process",
+            "quantities",
+            "readiness",
+            "reload",
+            "service",
+            "settings",
+            "sources",
+            "ways",
+            "wiring",
+            "yamlfile",
+        ),
     },
 )
 MECHANISMS = 3

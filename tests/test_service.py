@@ -235,8 +235,8 @@ class ServiceTests(SynchronousTestCase):
         self.successResultOf(ended)
 
     def test_an_answer_that_does_not_end_does_not_hold_up_the_end(self) -> None:
-        """``stop_timeout_s`` is the bound."""
-        service = self.started(OCIPROXY_STOP_TIMEOUT_S="3")
+        """``drain_timeout`` is the bound."""
+        service = self.started(OCIPROXY_DRAIN_TIMEOUT="3")
         self.stage.running = 1
         ended = service.stopService()
         self.reactor.pump([0.1] * 25)

@@ -22,6 +22,7 @@ from txociproxy.interfaces import IMode, IStorage, IWorkers
 from txociproxy.listings import Listings
 from txociproxy.manifests import Manifests
 from txociproxy.meanings import TagRules
+from txociproxy.metrics import Metrics
 from txociproxy.parts import RangeRules
 from txociproxy.pings import Pings
 from txociproxy.proving import Proving
@@ -61,12 +62,14 @@ def assemble(
     clock: IReactorTime,
     now: Callable[[], float],
     rules: CoreRules,
+    metrics: Metrics | None = None,
 ) -> Core:
     """Put the core together.
 
     :param hashers: for work of the processor; never the pool of the disk.
     :param now: seconds since the epoch.
     """
+    metrics = metrics or Metrics()
     silence_s = rules.limits.silence_s
     survives = mode.survives_upstream_loss
     asking = Asking(registry, clock, not mode.uses_own_credentials, silence_s)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from txociproxy.admissions import Admissions
@@ -18,7 +18,10 @@ from txociproxy.config import Config
 from txociproxy.envelopes import Envelopes, random_key
 from txociproxy.ingests import Ingests
 from txociproxy.interfaces import IMode
+from txociproxy.measuring import Measuring
+from txociproxy.metrics import Metrics
 from txociproxy.modes import Authenticated, Transparent
+from txociproxy.readiness import Readiness
 from txociproxy.reload import table_of
 from txociproxy.storage.disk import DiskStorage
 from txociproxy.storage.files import Files
@@ -28,6 +31,7 @@ from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.ways import BucketWays
 from txociproxy.web.making import make_site
+from txociproxy.web.pages import Pages
 from txociproxy.web.site import DoorSite
 from txociproxy.wiring import core_rules, web_settings
 from txociproxy.workers import Workers
@@ -61,6 +65,7 @@ class House:
 
     :ivar aside: threads for what may take long and belongs to no pull: configuration files, credentials.
     :ivar ways: the connections to a bucket; None without one.
+    :ivar admin: answers on the door of whoever runs the proxy; None without one.
     """
 
     storage: DiskStorage | S3Storage
@@ -71,6 +76,10 @@ class House:
     aside: Workers
     pools: tuple[Workers, ...]
     ways: BucketWays | None = None
+    admin: DoorSite | None = None
+    metrics: Metrics = field(factory=Metrics)
+    readiness: Readiness = field(factory=Readiness)
+    measuring: Measuring | None = None
 
     def turn_to(self, table: UpstreamTable) -> None:
         """Put another table of upstreams in place of the one that holds.
@@ -78,6 +87,7 @@ class House:
         :raises ValueError: something in it cannot be used; then nothing has changed.
         """
         self.upstreams.turn_to(table)
+        self.metrics.know(entry.namespace for entry in table.entries)
         self.admissions.forget_all()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
@@ -91,14 +101,20 @@ def build(config: Config, reactor: Any) -> House:
     aside = Workers.make(reactor, ASIDE_THREADS, "aside")
     keeping = keeping_of(config, reactor)
     table = LiveTable(table_of(config))
-    upstreams = Upstreams(reactor, table, aside, proxies=config.outbound)
+    metrics, readiness = Metrics(), Readiness()
+    metrics.know(entry.namespace for entry in config.upstreams)
+    upstreams = Upstreams(reactor, table, aside, proxies=config.outbound, metrics=metrics)
     admissions = Admissions(time.time, config.auth_cache_s, random_key())
     mode = mode_of(config, upstreams, reactor, admissions)
-    core = assemble(keeping.storage, mode, upstreams, hashers, reactor, time.time, core_rules(config))
+    core = assemble(keeping.storage, mode, upstreams, hashers, reactor, time.time, core_rules(config), metrics)
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
-    site = make_site(reactor, core.cache, table, Envelopes(key, time.time), web_settings(config), time.time)
+    pages = Pages(readiness.trouble, None if config.admin_listen else metrics.exposition)
+    envelopes, settings = Envelopes(key, time.time), web_settings(config)
+    site = make_site(reactor, core.cache, table, envelopes, settings, time.time, metrics, pages)
     pools = (aside, hashers, *keeping.pools)
-    return House(keeping.storage, core.ingests, upstreams, site, admissions, aside, pools, keeping.ways)
+    house = House(keeping.storage, core.ingests, upstreams, site, admissions, aside, pools, keeping.ways)
+    house.metrics, house.readiness, house.measuring = metrics, readiness, Measuring(reactor, config)
+    return house
 
 
 def keeping_of(config: Config, reactor: Any) -> Keeping:

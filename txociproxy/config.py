@@ -11,6 +11,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from txociproxy.buckets import chosen_bucket
+from txociproxy.doorways import chosen_doors
 from txociproxy.namespaces import chosen_upstreams
 from txociproxy.settings import SETTINGS, Setting
 from txociproxy.sources import Said, Written, said_in_environment, said_in_file, said_in_options, shown
@@ -29,6 +30,10 @@ MIN_KEY_BYTES = 32
 class Config:
     """All that can be configured, checked; docs/configuration.md says what each one means.
 
+    :ivar listen: in the words of an option; :func:`txociproxy.web.doors.parted` reads them.
+    :ivar tls_cert, tls_key: both or none; none with ``generate_self_signed_tls``.
+    :ivar trusted_proxies: whose word about clients is believed.
+    :ivar admin_listen: None leaves metrics on the doors of clients.
     :ivar stale_if_error_s: None is unlimited.
     :ivar fs_root: absolute, as all paths here.
     :ivar s3: what is configured about the bucket; None where content is kept in ``fs_root``.
@@ -45,6 +50,14 @@ class Config:
     mode: Literal["transparent", "authenticated"]
     config: str | None
     listen: tuple[str, ...]
+    tls_cert: str | None
+    tls_key: str | None
+    tls_client_ca: str | None
+    generate_self_signed_tls: bool
+    tls_san: tuple[str, ...]
+    htpasswd_file: str | None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    admin_listen: str | None
     public_url: str | None
     token_key_file: str | None
     storage_backend: str
@@ -71,7 +84,9 @@ class Config:
     silence_timeout_s: float
     client_stall_s: float
     spool_stall_s: float
-    stop_timeout_s: float
+    header_timeout_s: float
+    idle_timeout_s: float
+    drain_timeout_s: float
     max_connections: int
     max_connections_per_client: int
     max_ingests: int
@@ -83,6 +98,7 @@ class Config:
     max_range_relays: int
     max_range_relays_per_digest: int
     log_level: str
+    log_format: Literal["logfmt", "json"]
     outbound: OutboundProxies
 
 
@@ -112,8 +128,8 @@ def load(
     _check_modes(said, in_options.get("mode"), in_environment.get("mode"))
 
     values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
-    _check_built(environ)
     _check_key_file(values["token_key_file"], said)
+    values.update(chosen_doors(values, said))
     values["outbound"] = _outbound(environ)
     _check_access(values, said)
     if values["fs_root"] is None:
@@ -122,6 +138,7 @@ def load(
     upstreams, default_namespace = chosen_upstreams(said, written, values, environ)
     free = values.pop("min_free")
     values["max_ingest_memory_bytes"] = values.pop("max_ingest_memory")
+    values["drain_timeout_s"] = values.pop("drain_timeout")
     for name in ("shipped_upstreams", "upstream_registry", "default_namespace"):
         values.pop(name)  # they are in the table now
     return Config(
@@ -164,14 +181,6 @@ def _check_modes(said: Mapping[str, Said], option: Said | None, variable: Said |
         raise ConfigError(
             f"--mode: {shown(option.texts[-1])}, but PROXY_MODE is {shown(variable.texts[-1])}; give one of them"
         )
-
-
-def _check_built(environ: Mapping[str, str]) -> None:
-    """Refuse what this release does not do yet, rather than do something else."""
-    tls = environ.get("GENERATE_SELF_SIGNED_TLS", "").strip().lower()
-    if tls not in ("", "false", "no", "0"):
-        # Ignoring it would serve plain HTTP to somebody who asked for TLS.
-        raise ConfigError("GENERATE_SELF_SIGNED_TLS: TLS is not built yet in this release; put a TLS proxy in front")
 
 
 def _outbound(environ: Mapping[str, str]) -> OutboundProxies:

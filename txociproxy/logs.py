@@ -15,12 +15,12 @@ from pathlib import PurePath
 from traceback import extract_tb
 
 from attrs import define
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 MAX_VALUE_CHARS = 256
-LEVELS = ("debug", "info", "warn", "error", "critical")
+LEVELS = ("trace", "debug", "info", "warn", "error", "critical")
 _BARE = re.compile(r"[A-Za-z0-9._:/@+,;*%?&#()\[\]{}<>|~!$^-]+")
 _ODD = re.compile(r"[^ !#-\[\]-~]")  # all but printable ASCII without quote and backslash
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -89,11 +89,16 @@ class LogfmtObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event; an event that cannot be written is not worth the process."""
-        level: str = event.get("log_level", LogLevel.info).name
+        level: str = "trace" if event.get("log_trace") else event.get("log_level", LogLevel.info).name
         if LEVELS.index(level) < LEVELS.index(self.threshold):
             return
         with suppress(OSError, ValueError):  # a full disk or a closed pipe: nobody is left to be told
             self.write(logfmt(_fields(event, level)) + "\n")
+
+
+def trace(log: Logger, text: str, **fields: object) -> None:
+    """Log what is worth a line only to somebody who follows single requests to upstreams."""
+    log.debug(text, log_trace=True, **fields)
 
 
 def _fields(event: LogEvent, level: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -40,19 +40,11 @@ class Options(usage.Options):
         :param environ: None is the process's own environment.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self["listen"] = []
-        self["no-redirect"] = []
+        for setting in SETTINGS:
+            if setting.several:
+                self[setting.option] = []
         self._environ = environ
         self._failed = False
-
-    def opt_listen(self, place: str) -> None:  # noqa: D102 - its docstring is in the table, for --help
-        cast(list[str], self["listen"]).append(place)
-
-    def opt_no_redirect(self, network: str) -> None:  # noqa: D102 - as above
-        cast(list[str], self["no-redirect"]).append(network)
-
-    opt_listen.__doc__ = next(explained(setting) for setting in SETTINGS if setting.name == "listen")
-    opt_no_redirect.__doc__ = next(explained(setting) for setting in SETTINGS if setting.name == "no_redirect")
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -86,6 +78,21 @@ class Options(usage.Options):
         if self._failed:
             return "For all options: twistd ociproxy --help"
         return super().getUsage(width)
+
+
+def _gathering(setting: Setting) -> Callable[[Options, str], None]:
+    """Return the method for an option that may be given more than once; its docstring is for ``--help``."""
+
+    def gather(self: Options, value: str) -> None:
+        cast(list[str], self[setting.option]).append(value)
+
+    gather.__doc__ = explained(setting)
+    return gather
+
+
+for _each in SETTINGS:
+    if _each.several:
+        setattr(Options, f"opt_{_each.name}", _gathering(_each))
 
 
 def _with_advice(error: str) -> str:

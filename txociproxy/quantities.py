@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -28,6 +29,7 @@ __all__ = [
     "patience",
     "room",
     "size",
+    "subject",
     "timeout",
     "word",
 ]
@@ -120,9 +122,21 @@ def address(text: str) -> str:
         check_listen(text)
     except ValueError as error:
         raise ValueError(
-            "is no place to listen; write :8080, 127.0.0.1:8080, [::1]:8080, unix:/path or a Twisted endpoint"
+            "is no place to listen; write :8080, 127.0.0.1:8080, [::1]:8080, unix:/path, systemd:, or a Twisted "
+            "endpoint, with http:// or https:// in front if need be"
         ) from error
     return text
+
+
+def subject(text: str) -> str:
+    """Check a name or an IP address that a certificate can be for."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        pass
+    if not re.fullmatch(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*", text) or len(text) > 253:
+        raise ValueError("is no name of a host and no IP address; write cache.internal or 10.0.0.5")
+    return text.lower()
 
 
 def base_url(text: str) -> str:

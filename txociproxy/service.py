@@ -119,6 +119,8 @@ class OCIProxyService(MultiService):
         if self._owns_process:
             raise_file_limit()
             take_signals(self._reactor)
+        if self._house is not None and self._house.measuring is not None:
+            self._house.measuring.start(self._house)
         if self._config.mode == "authenticated" and any(map(is_public, self._ports)):
             self.log.warn("passwords and tokens cross the network in plain HTTP; put a TLS proxy in front")
         self.log.info("listening", doors=",".join(place_of(port) for port in self._ports))
@@ -176,8 +178,11 @@ class OCIProxyService(MultiService):
         house, self._house = self._house, None
         if house is None:
             return
+        house.readiness.draining = True
         house.site.census.drain()
         await self._answers_end(house)
+        if house.measuring is not None:
+            house.measuring.stop()
         house.ingests.abandon_all()
         await self._soon(house.storage.stop())
         if house.ways is not None:
@@ -193,7 +198,7 @@ class OCIProxyService(MultiService):
 
     async def _answers_end(self, house: House) -> None:
         """Wait for running answers, within bounds; what still runs then is cut by the end of the process."""
-        left_s = self._config.stop_timeout_s
+        left_s = self._config.drain_timeout_s
         while left_s > 0 and house.site.resource.running:
             left_s -= POLL_S
             await deferLater(self._reactor, POLL_S)

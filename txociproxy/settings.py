@@ -59,10 +59,66 @@ SETTINGS: tuple[Setting, ...] = (
         "listen",
         q.address,
         ":8080",
-        "Where clients connect: :PORT for all addresses (IPv6 and IPv4), HOST:PORT, or a Twisted endpoint description. "
-        "Repeatable; in the environment separated by commas.",
+        "Where clients connect: :PORT for all addresses (IPv6 and IPv4), HOST:PORT, unix:/PATH, systemd: for the "
+        "sockets that systemd hands over, or a Twisted endpoint description; https:// or http:// in front says whether "
+        "TLS is spoken there (unless said: if a certificate is configured, but not on Unix sockets). Repeatable; in "
+        "the environment separated by commas. With generate_self_signed_tls the default is :8443.",
         "LISTEN_ADDR",
         several=True,
+    ),
+    Setting(
+        "tls_cert",
+        q.absolute_path,
+        None,
+        "The certificate of the doors that speak TLS, with its chain, as PEM; it is read again at SIGHUP and when the "
+        "file changes.",
+    ),
+    Setting("tls_key", q.absolute_path, None, "The private key of tls_cert, as PEM without a passphrase."),
+    Setting(
+        "tls_client_ca",
+        q.absolute_path,
+        None,
+        "Only clients with a certificate of one of these authorities (PEM) are let in where TLS is spoken; what they "
+        "send as Authorization goes nowhere then.",
+    ),
+    Setting(
+        "generate_self_signed_tls",
+        q.boolean,
+        "false",
+        "Whether TLS is spoken with a certificate that is made at the start and kept in memory only, for localhost, "
+        "host.docker.internal, 127.0.0.1 and ::1; for development.",
+        "GENERATE_SELF_SIGNED_TLS",
+    ),
+    Setting(
+        "tls_san",
+        q.subject,
+        None,
+        "One more name or IP address for the certificate of generate_self_signed_tls. Repeatable; in the environment "
+        "separated by commas.",
+        several=True,
+    ),
+    Setting(
+        "htpasswd_file",
+        q.absolute_path,
+        None,
+        "Only users of this file (bcrypt only, as htpasswd -B writes it) are let in; what clients send as "
+        "Authorization is for this proxy then and goes nowhere else. Read again at SIGHUP and when it changes.",
+    ),
+    Setting(
+        "trusted_proxies",
+        b.network,
+        None,
+        "Networks of the load balancers and TLS proxies in front, whose X-Forwarded-For, X-Forwarded-Proto and "
+        "X-Forwarded-Host are believed. Repeatable; in the environment separated by commas.",
+        several=True,
+    ),
+    Setting(
+        "admin_listen",
+        q.address,
+        None,
+        "Where /metrics, /healthz and /readyz are served apart from the pulls, for example "
+        "unix:/run/ociproxy/admin.sock (a Unix socket is for its owner only) or 127.0.0.1:9090; /metrics is no longer "
+        "on the doors of clients then. Plain HTTP unless it says https://.",
     ),
     Setting(
         "public_url",
@@ -283,7 +339,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("silence_timeout_s", q.timeout, "30", "How long an upstream may be silent within a body."),
     Setting("client_stall_s", q.timeout, "5m", "How long a client may take nothing of its body before it is cut."),
     Setting("spool_stall_s", q.timeout, "5", "How long a write to the storage may hang before it is given up."),
-    Setting("stop_timeout_s", q.duration, "20", "How long running pulls may go on after SIGTERM."),
+    Setting(
+        "header_timeout_s",
+        q.timeout,
+        "20",
+        "How long a client may take for its TLS handshake and for the head of a request.",
+    ),
+    Setting("idle_timeout_s", q.timeout, "60", "How long a connection may stay open between two requests."),
+    Setting(
+        "drain_timeout",
+        q.duration,
+        "30",
+        "How long running pulls may go on after SIGTERM or SIGINT; then they are cut. A second signal ends at once.",
+    ),
     Setting("max_connections", q.count, "4096", "Most connections of clients at once."),
     Setting("max_connections_per_client", q.count, "256", "Most connections of one client address."),
     Setting("max_ingests", q.count, "256", "Most blobs and manifests that are fetched from upstreams at once."),
@@ -311,9 +379,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_range_relays_per_digest", q.count, "4", "Most ranges of one blob that are relayed at once."),
     Setting(
         "log_level",
-        q.choice("debug", "info", "warn", "error"),
+        q.choice("trace", "debug", "info", "warn", "error"),
         "info",
-        "The least important lines that are logged: debug, info, warn or error.",
+        "The least important lines that are logged: trace (each request to an upstream too), debug, info, warn or "
+        "error.",
         "LOG_LEVEL",
+    ),
+    Setting(
+        "log_format",
+        q.choice("logfmt", "json"),
+        "logfmt",
+        "How lines are logged: logfmt (key=value) or json (one object a line).",
     ),
 )

@@ -10,7 +10,7 @@ from txociproxy.ingest.limits import IngestLimits
 from txociproxy.meanings import TagRules
 from txociproxy.parts import RangeRules
 from txociproxy.web.settings import WebSettings
-from txociproxy.web.site import DoorLimits
+from txociproxy.web.site import DoorLimits, DoorTimes
 
 
 def core_rules(config: Config) -> CoreRules:
@@ -49,4 +49,6 @@ def web_settings(config: Config) -> WebSettings:
         is_transparent=config.mode == "transparent",
         client_stall_s=config.client_stall_s,
         limits=DoorLimits(config.max_connections, config.max_connections_per_client),
+        times=DoorTimes(config.header_timeout_s, config.idle_timeout_s),
+        trusted_proxies=config.trusted_proxies,
     )

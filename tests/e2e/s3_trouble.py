@@ -81,7 +81,7 @@ class TroubleCase(SynchronousTestCase):
 
     def start(self, account: Account | None = None, spool_dir: Path | None = None, **more: Any) -> Proxy:
         """Start a proxy on the bucket; it is ready soon, whatever S3 does."""
-        quick: dict[str, Any] = {"s3_patience_s": PATIENCE_S, "min_free": 0, "stop_timeout_s": 1}
+        quick: dict[str, Any] = {"s3_patience_s": PATIENCE_S, "min_free": 0, "drain_timeout": 1}
         proxy = self.house.start_proxy(
             self.shop, self.upstream.url, spool_dir=spool_dir, account=account, **{**quick, **more}
         )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from txociproxy.oci.manifests import MANIFEST_TYPES
 from txociproxy.oci.names import Digest, Repository, Tag
-from txociproxy.oci.requests import BlobPull, Health, ManifestPull, Ping, Referrers, TagList, Target, TokenAsk
+from txociproxy.oci.requests import BlobPull, ManifestPull, Page, Ping, Referrers, TagList, Target, TokenAsk
 
 HEX = "0123456789abcdef"
 WORD_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -58,7 +58,7 @@ media_types = st.sampled_from((*MANIFEST_TYPES, "application/json", "text/plain"
 
 _maybe = st.none() | namespaces()
 targets: st.SearchStrategy[Target] = st.one_of(
-    st.just(Health()),
+    st.builds(Page, st.sampled_from(("healthz", "readyz", "metrics"))),
     st.builds(Ping, _maybe),
     st.builds(TokenAsk, _maybe),
     st.builds(ManifestPull, names, digests | tags, _maybe),

@@ -11,8 +11,8 @@ from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import Digest, Repository, Tag, canonical_namespace
 from txociproxy.oci.requests import (
     BlobPull,
-    Health,
     ManifestPull,
+    Page,
     Ping,
     Referrers,
     TagList,
@@ -38,7 +38,9 @@ class TargetTests(SynchronousTestCase):
     def test_targets_are_values(self) -> None:
         """Each endpoint of the spec that pulls, and our own two."""
         table: tuple[tuple[str, Target], ...] = (
-            ("/healthz", Health()),
+            ("/healthz", Page("healthz")),
+            ("/readyz", Page("readyz")),
+            ("/metrics", Page("metrics")),
             ("/v2", Ping()),
             ("/v2/", Ping()),
             ("/v2/?ns=docker.io", Ping("docker.io")),
@@ -183,7 +185,7 @@ class TargetProperties(SynchronousTestCase):
         again, _, rest = str(value).encode("ascii").partition(b"?")
         self.assertEqual(value, parse(method, again, rest))
         self.assertTrue(method in ("GET", "HEAD") or isinstance(value, TokenAsk))
-        if not isinstance(value, Health) and value.namespace is not None:
+        if not isinstance(value, Page) and value.namespace is not None:
             canonical_namespace(value.namespace)
         for segment in getattr(value, "name", "x").split("/"):
             self.assertNotIn(segment, ("", ".", ".."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import Literal, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -99,14 +99,16 @@ class Referrers:
 
 
 @frozen
-class Health:
-    """``/healthz``: is this process alive?"""
+class Page:
+    """A page for whoever runs the proxy: ``/healthz`` (alive?), ``/readyz`` (would pulls be served?), ``/metrics``."""
+
+    name: Literal["healthz", "readyz", "metrics"]
 
     def __str__(self) -> str:
-        return "/healthz"
+        return f"/{self.name}"
 
 
-Target = Ping | TokenAsk | ManifestPull | BlobPull | TagList | Referrers | Health
+Target = Ping | TokenAsk | ManifestPull | BlobPull | TagList | Referrers | Page
 
 
 def parse(method: str, path: bytes, query: bytes) -> Target:
@@ -124,8 +126,8 @@ def parse(method: str, path: bytes, query: bytes) -> Target:
     is_token = segments[:3] == ["", "v2", "_token"]
     _check_method(method, TOKEN_METHODS if is_token else PULL_METHODS)
     match segments:
-        case ["", "healthz"]:
-            return Health()
+        case ["", ("healthz" | "readyz" | "metrics") as name]:
+            return Page(name)
         case ["", "v2"] | ["", "v2", ""]:
             return Ping(namespace)
         case ["", "v2", "_token"] | ["", "v2", "_token", ""]:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
+from txociproxy.metrics import Metrics
 from txociproxy.remembering import remember
 from txociproxy.upstreams.connecting.agents import Line, open_line
 from txociproxy.upstreams.connecting.connections import UpstreamPool
@@ -59,6 +60,7 @@ class Upstreams:
     :param connect: how to make the way to an upstream, for tests.
     :param proxies: the outbound proxies, if any.
     :param logins: how to make the source of an account's logins, for tests.
+    :param metrics: what is told about each request.
     :raises ValueError: the TLS files of an entry cannot be used.
     """
 
@@ -70,7 +72,9 @@ class Upstreams:
         connect: Connect | None = None,
         proxies: OutboundProxies | None = None,
         logins: SourceOf = source_of,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._reactor = reactor
         self._table = table
         self._workers = workers

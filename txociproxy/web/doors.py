@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import stat
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -37,7 +37,17 @@ def door(reactor: Any, text: str) -> IStreamServerEndpoint:
 
     :raises ValueError: the words mean nothing; the text says what would.
     """
-    return FileEndpoint(_endpoint(reactor, text.strip()))
+    return FileEndpoint(_endpoint(reactor, parted(text)[1]))
+
+
+def parted(text: str) -> tuple[Literal["http", "https"] | None, str]:
+    """Return whether an option's words say that TLS is spoken there, and the place itself."""
+    place = text.strip()
+    if place.startswith("https://"):
+        return "https", place.removeprefix("https://")
+    if place.startswith("http://"):
+        return "http", place.removeprefix("http://")
+    return None, place
 
 
 def check_listen(text: str) -> None:
@@ -45,7 +55,7 @@ def check_listen(text: str) -> None:
 
     :raises ValueError: as :func:`door`.
     """
-    _endpoint(None, text.strip())
+    _endpoint(None, parted(text)[1])
 
 
 def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:

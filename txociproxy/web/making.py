@@ -9,8 +9,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from txociproxy.envelopes import Envelopes
+from txociproxy.metrics import Metrics
 from txociproxy.upstreams.entries.table import LiveTable
 from txociproxy.web.authorization import Reception
+from txociproxy.web.pages import Pages
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls
 from txociproxy.web.resources import Desks, Root
@@ -23,15 +25,25 @@ if TYPE_CHECKING:
     from txociproxy.cache import Cache
 
 
-def make_root(clock: IReactorTime, cache: Cache, table: LiveTable, envelopes: Envelopes, settings: WebSettings) -> Root:
+def make_root(
+    clock: IReactorTime,
+    cache: Cache,
+    table: LiveTable,
+    envelopes: Envelopes,
+    settings: WebSettings,
+    metrics: Metrics | None = None,
+    pages: Pages | None = None,
+) -> Root:
     """Return the root resource, which needs no particular site."""
+    metrics = metrics or Metrics()
     reception = Reception(envelopes, settings.is_transparent)
     desks = Desks(
         Pings(cache, table, reception, settings),
         Pulls(cache, table, reception, Streams(clock, settings.client_stall_s), settings),
         TokenEndpoint(clock, cache, table, envelopes, settings),
+        pages or Pages(),
     )
-    return Root(clock, desks, Logger(namespace="txociproxy.access"), settings.public_url)
+    return Root(clock, desks, Logger(namespace="txociproxy.access"), settings.public_url, metrics)
 
 
 def make_site(
@@ -41,9 +53,12 @@ def make_site(
     envelopes: Envelopes,
     settings: WebSettings,
     now: Callable[[], float] | None = None,
+    metrics: Metrics | None = None,
+    pages: Pages | None = None,
 ) -> DoorSite:
     """Return the factory to listen with; ``beside`` gives more of it for listeners that upstreams claim.
 
     :param now: seconds since the epoch, for the Date field; without it the clock tells them.
     """
-    return DoorSite(make_root(clock, cache, table, envelopes, settings), clock, Census(settings.limits), now=now)
+    root = make_root(clock, cache, table, envelopes, settings, metrics, pages)
+    return DoorSite(root, clock, Census(settings.limits), now=now, times=settings.times)

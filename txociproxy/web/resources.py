@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import cast
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -16,17 +16,17 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import OCIError
-from txociproxy.oci.requests import Health, Ping, Target, TokenAsk, parse
+from txociproxy.oci.requests import Page, Ping, Target, TokenAsk, parse
 from txociproxy.web.access import Visit
 from txociproxy.web.asking import about_error
+from txociproxy.web.pages import Pages
 from txociproxy.web.pings import Pings
 from txociproxy.web.pulls import Pulls
 from txociproxy.web.replies import as_oci_error, error_reply
-from txociproxy.web.sending import Reply, channel_of, cut, send_reply
+from txociproxy.web.sending import channel_of, cut, send_reply
 from txociproxy.web.tokens import TokenEndpoint
-
-_HEALTHY = Reply(200, (("Content-Type", "text/plain"),), b"ok", 2)
 
 
 @define(eq=False)
@@ -36,14 +36,15 @@ class Desks:
     pings: Pings
     pulls: Pulls
     tokens: TokenEndpoint
+    pages: Pages = field(factory=Pages)
 
     async def answer(self, request: Request, visit: Visit, target: Target) -> None:
         """Answer one request.
 
         :raises OCIError: and what else :class:`~txociproxy.cache.Cache` raises.
         """
-        if isinstance(target, Health):
-            send_reply(request, _HEALTHY)
+        if isinstance(target, Page):
+            send_reply(request, self.pages.answer(target))
         elif isinstance(target, Ping):
             send_reply(request, await self.pings.answer(request, visit, target))
         elif isinstance(target, TokenAsk):
@@ -56,13 +57,22 @@ class Root(Resource):
     """Answers every path; each answer is a coroutine that ends when its client leaves.
 
     :param public_url: the base of our own addresses, as in :class:`~txociproxy.web.settings.WebSettings`.
+    :param metrics: what is told about each request.
     :ivar running: how many answers are not over yet.
     """
 
     isLeaf = True
 
-    def __init__(self, clock: IReactorTime, desks: Desks, log: Logger, public_url: str | None = None) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        desks: Desks,
+        log: Logger,
+        public_url: str | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         super().__init__()
+        self._metrics = metrics or Metrics()
         self._public_url = public_url
         self._clock = clock
         self._desks = desks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
+
 from attrs import field, frozen
 
-from txociproxy.web.site import DoorLimits
+from txociproxy.web.site import DoorLimits, DoorTimes
 
 
 @frozen
@@ -15,6 +17,7 @@ class WebSettings:
         Host of each request.
     :ivar is_transparent: whether a lost upstream and a bad token of ours are forgiven (RULES C2, C5).
     :ivar client_stall_s: how long a client may take nothing of a body.
+    :ivar trusted_proxies: whose X-Forwarded-* is believed (RULES A5).
     :ivar token_life_s: how long our tokens are good.
     """
 
@@ -23,3 +26,5 @@ class WebSettings:
     client_stall_s: float = 300.0
     token_life_s: int = 3600
     limits: DoorLimits = field(factory=DoorLimits)
+    times: DoorTimes = field(factory=DoorTimes)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

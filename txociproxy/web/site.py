@@ -21,7 +21,6 @@ from txociproxy.web.access import client_address
 from txociproxy.web.channel import Channel
 from txociproxy.web.heads import MAX_FORM_BYTES
 
-IDLE_S: Final = 60
 FULL_EVERY_S: Final = 60.0
 
 
@@ -31,6 +30,18 @@ class DoorLimits:
 
     max_connections: int = 4096
     max_connections_per_client: int = 256
+
+
+@frozen
+class DoorTimes:
+    """How long clients may take (the body has a time of its own).
+
+    :ivar header_s: from the first byte of a request to the end of its head; also for a TLS handshake.
+    :ivar idle_s: between two requests.
+    """
+
+    header_s: float = 20.0
+    idle_s: float = 60.0
 
 
 @define(eq=False)
@@ -136,8 +147,10 @@ class DoorSite(server.Site):
         census: Census,
         listener: str | None = None,
         now: Callable[[], float] | None = None,
+        times: DoorTimes | None = None,
     ) -> None:
-        super().__init__(resource, timeout=IDLE_S, reactor=clock, parsePOSTFormSubmission=False)
+        self.times = times or DoorTimes()
+        super().__init__(resource, timeout=self.times.idle_s, reactor=clock, parsePOSTFormSubmission=False)
         self.census = census
         self.listener = listener
         self._now = now or clock.seconds
@@ -146,7 +159,7 @@ class DoorSite(server.Site):
 
     def beside(self, listener: str) -> DoorSite:
         """Return the same site for a listener that an upstream claims (RULES B2); places are counted together."""
-        return DoorSite(self.resource, self.reactor, self.census, listener, self._now)
+        return DoorSite(self.resource, self.reactor, self.census, listener, self._now, self.times)
 
     def date(self) -> bytes:
         """Return the value of a Date field, made once a second."""

@@ -1,0 +1,66 @@
+"""What is configured about the doors, and what of it cannot be together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from txociproxy.sources import Said
+from txociproxy.web.doors import parted
+from txociproxy.yamlfile import ConfigError
+
+SELF_SIGNED_LISTEN = (":8443",)
+
+
+def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[str, Any]:
+    """Return what changes of the values: where to listen, and lists that may be absent.
+
+    :param values: all settings by name.
+    :param said: where each one was said that was.
+    :raises ConfigError: something is wrong or missing.
+    """
+    _check_certificate(values, said)
+    _check_others(values, said)
+    listen = values["listen"]
+    if values["generate_self_signed_tls"] and "listen" not in said:
+        listen = SELF_SIGNED_LISTEN
+    if not has_tls(values):
+        for place in (*listen, *filter(None, [values["admin_listen"]])):
+            if parted(place)[0] == "https":
+                raise ConfigError(
+                    f"listen: {place!r} needs a certificate; give --tls-cert and --tls-key, or "
+                    "GENERATE_SELF_SIGNED_TLS=true for development"
+                )
+    return {
+        "listen": listen,
+        "tls_san": tuple(values["tls_san"] or ()),
+        "trusted_proxies": tuple(values["trusted_proxies"] or ()),
+    }
+
+
+def has_tls(values: Mapping[str, Any]) -> bool:
+    """Say whether there is a certificate."""
+    return bool(values["tls_cert"] or values["generate_self_signed_tls"])
+
+
+def _check_certificate(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:
+    """Take a certificate with its key, or one that is made, not both and no half."""
+    for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if values[one] and not values[other]:
+            raise ConfigError(f"{said[one].where}: needs {other} beside it")
+    if values["tls_cert"] and values["generate_self_signed_tls"]:
+        raise ConfigError(f"{said['generate_self_signed_tls'].where}: there is a tls_cert already; remove one of them")
+    if values["tls_client_ca"] and not has_tls(values):
+        raise ConfigError(f"{said['tls_client_ca'].where}: counts where TLS is spoken only; give tls_cert and tls_key")
+    if values["tls_san"] and not values["generate_self_signed_tls"]:
+        raise ConfigError(f"{said['tls_san'].where}: counts with generate_self_signed_tls only; remove it")
+
+
+def _check_others(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:
+    """Refuse what takes the client's Authorization away from a mode that lives on it (RULES C6)."""
+    for name in ("htpasswd_file", "tls_client_ca"):
+        if values[name] and values["mode"] == "authenticated":
+            raise ConfigError(
+                f"{said[name].where}: cannot be in authenticated mode, which asks upstreams with what clients send as "
+                "Authorization; use mode transparent, or put this check into a proxy in front"
+            )
