@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from txociproxy.storage.s3.settings import S3Settings
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
 from txociproxy.upstreams.entries.table import Entry
 from txociproxy.upstreams.logins.secret_files import read_regular
+from txociproxy.web.passwords import read_users
 from txociproxy.yamlfile import ConfigError
 
 __all__ = ["Config", "ConfigError", "load", "unused_credentials"]
@@ -129,6 +131,7 @@ def load(
 
     values: dict[str, Any] = {setting.name: _value(setting, said.get(setting.name)) for setting in SETTINGS}
     _check_key_file(values["token_key_file"], said)
+    _check_users(values["htpasswd_file"], said)
     values.update(chosen_doors(values, said))
     values["outbound"] = _outbound(environ)
     _check_access(values, said)
@@ -222,6 +225,19 @@ def _check_key_file(name: str | None, said: Mapping[str, Said]) -> None:
         raise ConfigError(f"{where}: {name!r} cannot be read ({why}); name a file") from error
     if length_bytes < MIN_KEY_BYTES:
         raise ConfigError(f"{where}: {name!r} is too short; put {MIN_KEY_BYTES} random bytes into it")
+
+
+def _check_users(name: str | None, said: Mapping[str, Said]) -> None:
+    """Refuse a file of users that nobody could log in with."""
+    if name is None:
+        return
+    where = said["htpasswd_file"].where
+    if find_spec("bcrypt") is None:
+        raise ConfigError(f"{where}: needs the package bcrypt; pip install 'txociproxy[htpasswd]'")
+    try:
+        read_users(name)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {name!r} {error}") from None
 
 
 def _default_root(environ: Mapping[str, str], is_root: bool) -> str:

@@ -106,7 +106,7 @@ def start_registry(
     if tokens is not None:
         config["auth"] = tokens.registry_auth()
     elif users:
-        config["auth"] = {"htpasswd": {"realm": "e2e", "path": str(_password_file(directory, users))}}
+        config["auth"] = {"htpasswd": {"realm": "e2e", "path": str(password_file(directory, users))}}
     file = directory / "config.yml"
     file.write_text(yaml.safe_dump(config))
     registry = Registry(port, storage, tokens, shop, file)
@@ -114,7 +114,7 @@ def start_registry(
     return registry
 
 
-def _password_file(directory: Path, users: Sequence[User]) -> Path:
+def password_file(directory: Path, users: Sequence[User]) -> Path:
     """Write a file of bcrypt hashes, the only ones that docker-registry takes."""
     file = directory / "htpasswd"
     lines = (run(["htpasswd", "-nbB", "-C", _ROUNDS, user.name, user.password], 30) for user in users)
