@@ -48,10 +48,12 @@ class Core:
     """What the service holds on to.
 
     :ivar ingests: to be abandoned when the service stops.
+    :ivar uses: tells of each cap of the core how much is taken, and how much there is (RULES A5).
     """
 
     cache: Cache
     ingests: Ingests
+    uses: Callable[[], dict[str, tuple[float, float]]]
 
 
 def assemble(
@@ -68,18 +70,19 @@ def assemble(
 
     :param hashers: for work of the processor; never the pool of the disk.
     :param now: seconds since the epoch.
+    :param metrics: what is told of everything that happens.
     """
     metrics = metrics or Metrics()
     silence_s = rules.limits.silence_s
     survives = mode.survives_upstream_loss
     asking = Asking(registry, clock, not mode.uses_own_credentials, silence_s)
     forgetting, serving = Forgetting(storage, clock), Serving(mode.visibility)
-    manifests = Manifests(storage, asking, Proving(forgetting, hashers, clock), hashers, clock, silence_s)
-    ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps)
-    blobs = Blobs(asking, ingests, clock, rules.ranges, mode.visibility)
-    elsewheres = Elsewheres(
-        rules.redirects, Carrying(ingests, blobs.reopen, serving, forgetting, rules.ranges), serving
-    )
+    proving = Proving(forgetting, hashers, clock, metrics)
+    manifests = Manifests(storage, asking, proving, hashers, clock, metrics, silence_s)
+    ingests = Ingests(storage, hashers, clock, rules.limits, rules.caps, metrics)
+    blobs = Blobs(asking, ingests, clock, rules.ranges, mode.visibility, metrics)
+    carrying = Carrying(ingests, blobs.reopen, serving, forgetting, rules.ranges, metrics)
+    elsewheres = Elsewheres(rules.redirects, carrying, serving)
     tags = Tags(storage, asking, manifests, rules.tags, clock, now, survives)
     cache = Cache(
         storage,
@@ -96,4 +99,4 @@ def assemble(
         elsewheres,
         Turns(storage),
     )
-    return Core(cache, ingests)
+    return Core(cache, ingests, blobs.uses)

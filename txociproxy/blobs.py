@@ -13,6 +13,7 @@ from txociproxy.flights import Flights, Landed
 from txociproxy.ingest.ingest import Ingest
 from txociproxy.ingests import BLOB_TYPE, Ingests, until_it_may_begin
 from txociproxy.interfaces import Ask, Outcome, Relay, Serve, Visibility
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.oci.headers import cache_control
 from txociproxy.oci.names import Descriptor, Digest
@@ -28,6 +29,7 @@ class Blobs:
     _clock: IReactorTime
     _rules: RangeRules
     _visibility: Visibility
+    _metrics: Metrics
     _flights: Flights[Ingest, Relay | OCIError] = field(init=False)
     _parts: Parts = field(init=False)
 
@@ -43,6 +45,7 @@ class Blobs:
             self.reopen,
             self._flights.is_flying,
             self._fill_behind,
+            self._metrics.cap_reached,
         )
 
     async def pull(self, ask: Ask, digest: Digest) -> Serve | Relay:
@@ -63,16 +66,21 @@ class Blobs:
                 return served
         raise OCIError("UNAVAILABLE", "the upstream's bytes do not have this digest", status=502)
 
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Return how much is taken of each cap, and how much there is."""
+        return {**self._ingests.uses(), **self._parts.uses()}
+
     def arriving(self, namespace: str, digest: Digest) -> Ingest | None:
         """Return the running download of a blob."""
         return self._ingests.running.get((namespace, digest))
 
     async def reopen(self, ask: Ask, offset_bytes: int, stop_bytes: int | None) -> IResponse:
-        """Ask upstream for a blob from an offset on, to an end that None leaves open.
+        """Ask upstream for a blob that broke off, from an offset on, to an end that None leaves open.
 
         :raises UpstreamUnreachable: no answer.
         """
         last = "" if stop_bytes is None else str(stop_bytes - 1)
+        self._metrics.resumed(ask.pull.namespace)
         wanted = f"bytes={offset_bytes}-{last}" if offset_bytes or last else None
         got = await self._asking.get(ask, ask.pull, wanted, others=self._ingests.brought.of(ask))
         return got.response

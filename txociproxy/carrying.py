@@ -7,7 +7,9 @@ place does not give it.  So its trouble is no client's trouble.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
+from typing import Protocol
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -18,9 +20,10 @@ from txociproxy.answers import length_of
 from txociproxy.flights import Flights, Landed
 from txociproxy.forgetting import Forgetting
 from txociproxy.ingest.ingest import Ingest
-from txociproxy.ingest.limits import Origin
+from txociproxy.ingest.limits import Origin, Tally, tally_of
 from txociproxy.ingests import BLOB_TYPE, Ingests, Key, until_it_may_begin
 from txociproxy.interfaces import Ask, Elsewhere, ISpool, Serve
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import OCIError, StorageUnavailable
 from txociproxy.oci.names import Descriptor
 from txociproxy.oci.ranges import ByteRange
@@ -29,18 +32,26 @@ from txociproxy.places import Rest, read_part, read_whole
 from txociproxy.serving import Serving, replayed
 
 
+class Upstream(Protocol):
+    """Asks the upstream for a blob."""
+
+    def __call__(self, ask: Ask, offset_bytes: int, stop_bytes: int | None) -> Awaitable[IResponse]:
+        """Ask from an offset on, to an end that None leaves open."""
+
+
 @define(eq=False)
 class Carrying:
     """Carries blobs.
 
-    :ivar _upstream: asks the upstream for a blob: from an offset, to an end.
+    :ivar _upstream: for what a place does not give.
     """
 
     _ingests: Ingests
-    _upstream: Callable[[Ask, int, int | None], Awaitable[IResponse]]
+    _upstream: Upstream
     _serving: Serving
     _forgetting: Forgetting
     _rules: RangeRules
+    _metrics: Metrics
     _flights: Flights[Ingest | None, OCIError] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -135,7 +146,7 @@ class Carrying:
     def _receive(self, ask: Ask, found: Elsewhere, response: IResponse, spool: ISpool | None) -> Ingest:
         size_bytes = found.descriptor.size_bytes
         total_bytes = length_of(response) if size_bytes is None else size_bytes
-        rest = Rest(found.place, None, total_bytes, lambda n: self._upstream(ask, n, None), 0, ask.pull.namespace)
+        rest = self._rest(ask, found, 0, None, total_bytes)
 
         def ended(ingest: Ingest) -> None:
             # Where the upstream has helped out nobody knows whose bytes were wrong.
@@ -143,8 +154,23 @@ class Carrying:
                 self._forgetting.begin(found.descriptor.digest)
 
         descriptor = Descriptor(found.descriptor.digest, total_bytes, BLOB_TYPE)
-        origin = Origin(0, total_bytes, total_bytes, None, rest.reopen, rest.source)
+        origin = Origin(0, total_bytes, total_bytes, None, rest.reopen, rest.source, self._tally(ask, rest))
         return self._ingests.carry(ask, descriptor, replayed(ask, found), origin, response, ended, spool)
+
+    def _rest(self, ask: Ask, found: Elsewhere, start: int, stop: int | None, total_bytes: int | None) -> Rest:
+        namespace = ask.pull.namespace
+        upstream, received = partial(self._upstream, ask, stop_bytes=stop), self._metrics.receiver(namespace)
+        return Rest(found.place, stop, total_bytes, upstream, start, namespace, received)
+
+    def _tally(self, ask: Ask, rest: Rest) -> Tally:
+        """Return who counts: what the place gives does not come from the upstream."""
+        tally = tally_of(self._metrics, ask.pull.namespace)
+
+        def wrong() -> None:
+            # Only where the upstream has helped out may it be to blame.
+            self._metrics.storage_failed("read") if rest.is_pure else tally.wrong()
+
+        return evolve(tally, received=rest.took, wrong=wrong)
 
     # --- parts
 
@@ -167,15 +193,8 @@ class Carrying:
                 self._ingests.carried.leave(*places)
         if response is None:
             return None
-        rest = Rest(
-            found.place,
-            part.stop,
-            part.total,
-            lambda n: self._upstream(ask, n, part.stop),
-            part.start,
-            ask.pull.namespace,
-        )
-        origin = Origin(part.start, part.stop, part.total, None, rest.reopen)
+        rest = self._rest(ask, found, part.start, part.stop, part.total)
+        origin = Origin(part.start, part.stop, part.total, None, rest.reopen, tally=self._tally(ask, rest))
         descriptor = Descriptor(found.descriptor.digest, part.total, BLOB_TYPE)
         ingest = self._ingests.carry(ask, descriptor, replayed(ask, found), origin, response, proves=False)
         self._fill_behind(ask, found, part.total)

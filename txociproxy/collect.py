@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol as Shape
 from typing import cast
 
@@ -30,9 +31,16 @@ class _Collector(Protocol):
     """Gathers a body, up to a number of bytes and seconds of silence."""
 
     def __init__(
-        self, max_bytes: int, clock: IReactorTime, silence_s: float, total_s: float | None, done: Deferred[bytes]
+        self,
+        max_bytes: int,
+        clock: IReactorTime,
+        silence_s: float,
+        total_s: float | None,
+        received: Callable[[int], object] | None,
+        done: Deferred[bytes],
     ) -> None:
         self._max_bytes = max_bytes
+        self._received = received
         self._done: Deferred[bytes] | None = done
         self._chunks: list[bytes] = []
         self._received_bytes = 0
@@ -47,6 +55,8 @@ class _Collector(Protocol):
         self._received_bytes += len(data)
         if self._done is None:
             return
+        if self._received is not None:
+            self._received(len(data))
         if self._received_bytes > self._max_bytes:
             self._fail(BodyTooLong(f"the body is longer than {self._max_bytes} bytes"))
             return
@@ -97,7 +107,12 @@ def _close(transport: object) -> None:
 
 
 def collect(
-    response: IResponse, max_bytes: int, clock: IReactorTime, silence_s: float, total_s: float | None = None
+    response: IResponse,
+    max_bytes: int,
+    clock: IReactorTime,
+    silence_s: float,
+    total_s: float | None = None,
+    received: Callable[[int], object] | None = None,
 ) -> Deferred[bytes]:
     """Return the whole body; the Deferred may be cancelled, which closes it.
 
@@ -105,6 +120,7 @@ def collect(
 
     :param silence_s: the longest wait for the next bytes.
     :param total_s: the longest wait for the whole; without it one byte now and then holds it for ever.
+    :param received: called with the length of each chunk.
     :raises BodyTooLong: more than ``max_bytes``.
     :raises UpstreamUnreachable: it broke off, or the time was over.
     """
@@ -114,7 +130,7 @@ def collect(
         return fail(BodyTooLong(f"the body is longer than {max_bytes} bytes"))
     collector: _Collector
     done: Deferred[bytes] = Deferred(lambda _: collector.close())
-    collector = _Collector(max_bytes, clock, silence_s, total_s, done)
+    collector = _Collector(max_bytes, clock, silence_s, total_s, received, done)
     response.deliverBody(collector)
     return done
 

@@ -12,10 +12,11 @@ from twisted.web.iweb import IResponse
 from txociproxy.answers import field_of, fields_of, length_of
 from txociproxy.asking import Got
 from txociproxy.brought import Brought
-from txociproxy.caps import IngestCaps
+from txociproxy.caps import IngestCaps, carried_slots_of, slots_of
 from txociproxy.ingest.ingest import Ingest
-from txociproxy.ingest.limits import TAIL_BYTES, IngestLimits, Origin
+from txociproxy.ingest.limits import TAIL_BYTES, IngestLimits, Origin, tally_of
 from txociproxy.interfaces import Ask, HeaderList, ISpool, IStorage, IWorkers
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.oci.headers import kept
 from txociproxy.oci.names import Descriptor, Digest
@@ -45,6 +46,7 @@ class Ingests:
     _clock: IReactorTime
     _limits: IngestLimits
     _caps: IngestCaps
+    _metrics: Metrics
     running: dict[Key, Ingest] = field(factory=dict)
     alive: list[Ingest] = field(factory=list)
     slots: Slots = field(init=False)
@@ -54,12 +56,8 @@ class Ingests:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        caps = self._caps
-        limits = (caps.total, caps.per_namespace, caps.per_client)
-        self.slots = Slots("downloads", limits, self._clock, caps.wait_s)
-        half = max(1, caps.carried // 2)
-        limits_of_hits = (caps.carried, half if caps.carried_per_client is None else caps.carried_per_client)
-        self.carried = Slots("downloads", limits_of_hits, self._clock, caps.carried_wait_s)
+        self.slots = slots_of(self._caps, self._clock, self._metrics.cap_reached)
+        self.carried = carried_slots_of(self._caps, self._clock, self._metrics.cap_reached)
 
     def find(self, key: Key, offset_bytes: int) -> Ingest | None:
         """Return the running ingest if a reader that begins at ``offset_bytes`` can still follow it."""
@@ -74,6 +72,16 @@ class Ingests:
         """Return the keys under which an ingest of this ask takes its place in :attr:`carried`."""
         return "all", _client_of(ask)
 
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Return how much is taken of each cap, and how much there is."""
+        lonely = sum(ingest.lonely for ingest in self.alive)
+        return {
+            **self.slots.uses(),
+            **self.carried.uses(),
+            "max_lonely_ingests": (lonely, self._caps.lonely),
+            "max_ingest_memory": (self._held_bytes, self._caps.memory_bytes),
+        }
+
     def begin(self, ask: Ask, digest: Digest, got: Got, reopen: Reopen) -> Ingest:
         """Make an ingest of an answer whose headers are in; its place has been taken, and is given back at its end.
 
@@ -81,11 +89,12 @@ class Ingests:
         """
         response = got.response
         size_bytes = length_of(response)
+        etag, tally = field_of(response, "ETag"), tally_of(self._metrics, ask.pull.namespace)
         ingest = self._made(
             ask,
             Descriptor(digest, size_bytes, BLOB_TYPE),
             kept(fields_of(response)),
-            Origin(0, size_bytes, size_bytes, field_of(response, "ETag"), reopen),
+            Origin(0, size_bytes, size_bytes, etag, reopen, tally=tally),
             self._leaves(self.slots, self.places(ask)),
             self._spool(digest, size_bytes),
             got.held,
@@ -136,7 +145,8 @@ class Ingests:
     ) -> Ingest:
         """Make a body of a relayed range: neither kept nor proven.  Promised to the caller once."""
         descriptor = Descriptor(digest, part.total, BLOB_TYPE)
-        origin = Origin(part.start, part.stop, part.total, field_of(response, "ETag"), reopen)
+        etag, tally = field_of(response, "ETag"), tally_of(self._metrics, ask.pull.namespace)
+        origin = Origin(part.start, part.stop, part.total, etag, reopen, tally=tally)
         headers = kept(fields_of(response))
         ingest = self._made(ask, descriptor, headers, origin, lambda _: ended(), None, proves=False)
         ingest.begin(response)
@@ -158,6 +168,7 @@ class Ingests:
 
         def over(ingest: Ingest) -> None:
             self.alive.remove(ingest)
+            self._metrics.ingests.set(len(self.alive))
             ended(ingest)
 
         ingest = Ingest(
@@ -176,6 +187,7 @@ class Ingests:
         )
         ingest.promise()
         self.alive.append(ingest)
+        self._metrics.ingests.set(len(self.alive))
         return ingest
 
     def _let_join(self, ask: Ask, ingest: Ingest) -> None:
@@ -210,11 +222,16 @@ class Ingests:
             return None
 
     def _over_budget(self) -> bool:
-        return sum(ingest.held_bytes for ingest in self.alive) > self._caps.memory_bytes
+        return self._held_bytes > self._caps.memory_bytes
+
+    @property
+    def _held_bytes(self) -> int:
+        return sum(ingest.held_bytes for ingest in self.alive)
 
     def _deserted(self, _: Ingest) -> None:
         lonely = [ingest for ingest in self.alive if ingest.lonely]
         if len(lonely) > self._caps.lonely:
+            self._metrics.cap_reached("max_lonely_ingests")
             max(lonely, key=lambda ingest: ingest.left_bytes).abandon()
 
     def _tell_end(self, ingest: Ingest) -> None:

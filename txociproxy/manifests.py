@@ -19,6 +19,7 @@ from txociproxy.collect import BodyTooLong, collect
 from txociproxy.flights import Flights, Landed
 from txociproxy.ingests import BLOB_TYPE
 from txociproxy.interfaces import Ask, Elsewhere, HeaderList, IStorage, IWorkers, Local, Pull, Relay
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import BodyLost, OCIError, StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.headers import kept
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES, is_schema1, manifest_media_type
@@ -63,6 +64,7 @@ class Manifests:
     _proving: Proving
     _hashers: IWorkers
     _clock: IReactorTime
+    _metrics: Metrics
     _silence_s: float = 30.0
     _flights: Flights[Manifest, Relay] = field(factory=Flights)
     _fresh: dict[Key, Manifest] = field(factory=dict)
@@ -137,7 +139,8 @@ class Manifests:
 
     async def _receive(self, pull: Pull, response: IResponse, held: bool) -> Manifest | Relay:
         try:
-            data = await collect(response, MAX_MANIFEST_BYTES, self._clock, self._silence_s, SMALL_BODY_S)
+            counted = self._metrics.receiver(pull.namespace)
+            data = await collect(response, MAX_MANIFEST_BYTES, self._clock, self._silence_s, SMALL_BODY_S, counted)
         except BodyTooLong as error:
             raise _invalid(f"the upstream's manifest is longer than {MAX_MANIFEST_BYTES} bytes") from error
         header_type = field_of(response, "Content-Type")
@@ -156,6 +159,7 @@ class Manifests:
         promised = pull.reference if isinstance(pull.reference, Digest) else promised_digest(response)
         digest = Digest.of(data, promised.algorithm if promised is not None else "sha256")
         if promised is not None and promised != digest:
+            self._metrics.bad_verdict(pull.namespace)
             self.log.warn(
                 "wrong digest from {namespace}: the manifest of {reference} is {digest}, promised was {promised}",
                 namespace=pull.namespace,
@@ -189,6 +193,7 @@ class Manifests:
             spool.close()
             if isinstance(result, Failure):
                 result.trap(StorageUnavailable)
+                self._metrics.spool_dropped()
                 self.log.warn("storage lost {digest}: {reason}", digest=str(key[1]), reason=result.getErrorMessage())
 
         # A disk that hangs must not fill the memory with manifests.

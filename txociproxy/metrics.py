@@ -7,11 +7,22 @@ somebody asks (:mod:`txociproxy.measuring`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from attrs import define, field
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 UNLISTED = "unlisted"
 # From a hit on a fast disk to a registry that takes its time.
@@ -39,10 +50,12 @@ class Metrics:
     """Every metric, and the verbs that change them.
 
     :ivar known: the namespaces that may be labels.
+    :ivar looks: called before everything is given out, to bring gauges up to date; must not raise.
     """
 
     registry: CollectorRegistry = field(factory=lambda: CollectorRegistry(auto_describe=False))
     known: frozenset[str] = frozenset()
+    looks: list[Callable[[], None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         self._make_of_clients()
@@ -103,12 +116,12 @@ class Metrics:
             "upstream_requests", "Requests that upstreams answered, by class of status", "namespace method status"
         )
         self.upstream_errors = self._counter(
-            "upstream_errors", "Requests that upstreams did not answer", "namespace reason"
+            "upstream_errors", "Requests that brought no answer, or were not sent", "namespace reason"
         )
         self.upstream_latency_s = self._histogram(
-            "upstream_latency_seconds", "From a request to an upstream to the head of its answer", "namespace"
+            "upstream_latency_seconds", "From a request to the head of its answer", "namespace"
         )
-        self.upstream_bytes = self._counter("upstream_bytes", "Bytes of bodies received from upstreams", "namespace")
+        self.upstream_bytes = self._counter("upstream_bytes", "Bytes of content received from upstreams", "namespace")
         self.tokens = self._counter("tokens", "Tokens of upstreams that were wanted", "namespace result")
         self.quota_limit = self._gauge("upstream_quota_limit", "Pulls that an upstream allows", "namespace")
         self.quota_remaining = self._gauge("upstream_quota_remaining", "Pulls that an upstream has left", "namespace")
@@ -137,8 +150,12 @@ class Metrics:
     # --- verbs
 
     def know(self, namespaces: Iterable[str]) -> None:
-        """Let these namespaces be labels; numbers of others that were labels before stay."""
-        self.known = frozenset(namespaces)
+        """Let these namespaces be labels; what was counted for others before stays, what they had left does not."""
+        gone, self.known = self.known, frozenset(namespaces)
+        for namespace in gone - self.known:
+            for gauge in (self.quota_limit, self.quota_remaining):
+                with suppress(KeyError):  # it never said anything of a quota
+                    gauge.remove(namespace)
 
     def label(self, namespace: str | None) -> str:
         """Return a namespace as a label."""
@@ -175,15 +192,15 @@ class Metrics:
         self.upstream_latency_s.labels(self.label(namespace)).observe(after_s)
 
     def upstream_failed(self, namespace: str, reason: str) -> None:
-        """Count a request to an upstream that was not answered; the reason is one of a few words."""
+        """Count a request to an upstream that brought no answer; the reason is one of a few words."""
         self.upstream_errors.labels(self.label(namespace), reason).inc()
 
-    def received(self, namespace: str, count_bytes: int) -> None:
-        """Count bytes of a body from an upstream."""
-        self.upstream_bytes.labels(self.label(namespace)).inc(count_bytes)
+    def receiver(self, namespace: str) -> Callable[[int], None]:
+        """Return what counts bytes from an upstream; kept for a whole body, it makes a chunk cost one addition."""
+        return self.upstream_bytes.labels(self.label(namespace)).inc
 
     def token(self, namespace: str, result: str) -> None:
-        """Count a token: ``kept``, ``fetched``, ``refused`` or ``failed``."""
+        """Count a token: ``kept``, ``fetched``, ``refused`` or ``failed``; of several who wait for one, the one."""
         self.tokens.labels(self.label(namespace), result).inc()
 
     def quota(self, namespace: str, limit: int, remaining: int) -> None:
@@ -200,13 +217,30 @@ class Metrics:
         """Count a body that is asked for from where it broke."""
         self.resumes.labels(self.label(namespace)).inc()
 
+    def spool_dropped(self) -> None:
+        """Count a body that the storage lost while it arrived; its pulls go on unkept."""
+        self.spools_dropped.inc()
+
     def storage_failed(self, operation: str) -> None:
         """Count what the storage could not do: ``find``, ``read``, ``spool``, ``commit``, ``tag`` or ``remove``."""
         self.storage_errors.labels(operation).inc()
 
+    def without_bucket(self) -> None:
+        """Have no numbers of a bucket where there is none; once."""
+        for gauge in (self.s3_up, self.s3_outages, self.s3_queue, self.s3_queue_bytes, self.s3_tier_bytes):
+            self.registry.unregister(gauge)
+
     def exposition(self) -> bytes:
         """Return everything in the text format of Prometheus."""
-        return generate_latest(self.registry)
+        for look in tuple(self.looks):
+            look()
+        return generate_latest(_Plain(self.registry))
+
+    def watch_process(self) -> None:
+        """Measure this process too: memory, processor, descriptors, garbage; once."""
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
     # --- making
 
@@ -218,6 +252,19 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: str = "") -> Histogram:
         return Histogram(f"ociproxy_{name}", text, labels.split(), registry=self.registry, buckets=LATENCY_BUCKETS_S)
+
+
+@define(eq=False)
+class _Plain(Collector):
+    """A registry without the ages of its series, which nobody asks for and which take as much room as the series."""
+
+    _registry: CollectorRegistry
+
+    def collect(self) -> Iterable[Metric]:
+        """Give what is measured; each metric is made anew for whoever asks."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
 
 def status_class(status: int | None) -> str:

@@ -46,6 +46,7 @@ class Parts:
     :ivar _reopen: asks for the rest of a part: from an offset, to an end.
     :ivar _is_flying: whether a whole download has been asked for and not answered yet.
     :ivar _fill_behind: starts one, for the storage alone.
+    :ivar _reached: called with the name of a cap that has its effect.
     """
 
     _asking: Asking
@@ -56,12 +57,18 @@ class Parts:
     _reopen: Callable[[Ask, int, int], Awaitable[IResponse]]
     _is_flying: Callable[[Key], bool]
     _fill_behind: Callable[[Ask, Digest], None]
+    _reached: Callable[[str], object]
     _relays: Slots = field(init=False)
     _relaying: list[tuple[Key, str]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         limits = (self._rules.relays, self._rules.relays_per_digest)
-        self._relays = Slots("range requests", limits, self._clock)
+        names = ("max_range_relays", "max_range_relays_per_digest")
+        self._relays = Slots("range requests", limits, self._clock, names=names, reached=self._reached)
+
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Return how much is taken of each cap, and how much there is."""
+        return self._relays.uses()
 
     def worth_waiting(self, ask: Ask, digest: Digest, spec: RangeSpec) -> bool:
         """Whether the range is better read from a whole download than asked for by itself."""

@@ -57,6 +57,7 @@ class Rest:
     :ivar _upstream: asks the upstream for everything from an offset on.
     :ivar _asked_bytes: from where the place was asked last, or -1 if the upstream was asked since.
     :ivar _namespace: the upstream's name.
+    :ivar _received: called with how much of it has come from the upstream.
     :ivar is_pure: whether the upstream was never asked, so that all bytes are the place's.
     """
 
@@ -66,11 +67,18 @@ class Rest:
     _upstream: Callable[[int], Awaitable[IResponse]]
     _asked_bytes: int
     _namespace: str
+    _received: Callable[[int], object]
     is_pure: bool = True
+    _upstreams_turn: bool = False
 
     def source(self) -> str:
         """Say whose bytes they are."""
         return "the storage" if self.is_pure else f"the storage and {self._namespace}"
+
+    def took(self, count_bytes: int) -> None:
+        """Count a chunk if it is the upstream's."""
+        if self._upstreams_turn:
+            self._received(count_bytes)
 
     async def reopen(self, offset_bytes: int) -> IResponse:
         """Return an answer that goes on from here.
@@ -81,7 +89,8 @@ class Rest:
             self._asked_bytes = offset_bytes
             response = await read_part(self._place, offset_bytes, self._stop_bytes, self._total_bytes)
             if response is not None:
+                self._upstreams_turn = False
                 return response
         # Should that bring nothing either, a place that brought nothing once is better than none.
-        self.is_pure, self._asked_bytes = False, -1
+        self.is_pure, self._asked_bytes, self._upstreams_turn = False, -1, True
         return await self._upstream(offset_bytes)

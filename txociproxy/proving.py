@@ -18,6 +18,7 @@ from txociproxy.collect import BodyTooLong, collect
 from txociproxy.flights import Flights, Landed
 from txociproxy.forgetting import Forgetting
 from txociproxy.interfaces import Elsewhere, IWorkers, Local
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import StorageUnavailable, UpstreamUnreachable
 from txociproxy.oci.manifests import MAX_MANIFEST_BYTES
 from txociproxy.oci.names import Digest
@@ -66,6 +67,7 @@ class Proving:
     _forgetting: Forgetting
     _hashers: IWorkers
     _clock: IReactorTime
+    _metrics: Metrics
     _proven: Proven = field(factory=Proven)
     _flights: Flights[bytes | None, None] = field(init=False, factory=Flights)
     _slow_until_s: OrderedDict[Digest, float] = field(init=False, factory=OrderedDict)
@@ -96,6 +98,7 @@ class Proving:
         if data is None:
             return Landed(None)
         if await self._digest_of(data, digest.algorithm) != digest:
+            self._metrics.storage_failed("read")
             self._forgetting.begin(digest)
             await self._forgetting.over(digest)
             return Landed(None)

@@ -9,12 +9,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def remember(table: OrderedDict[K, V], key: K, value: V, most: int) -> None:
-    """Put into a table, in place of what was put in first.
+def remember(table: OrderedDict[K, V], key: K, value: V, most: int) -> bool:
+    """Put into a table, in place of what was put in first; says whether anything had to go.
 
     :param most: how many it may hold.
     """
     table[key] = value
     table.move_to_end(key)
+    is_full = len(table) > most
     while len(table) > most:
         table.popitem(last=False)
+    return is_full

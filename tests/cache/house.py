@@ -17,6 +17,7 @@ from txociproxy.assembly import Core, CoreRules, assemble
 from txociproxy.bodies.reader import Reader
 from txociproxy.cache import Answer
 from txociproxy.interfaces import Ask, Credentials, IMode, IStorage, IWorkers, Pull, Relay, Serve
+from txociproxy.metrics import Metrics
 from txociproxy.modes import Transparent
 from txociproxy.oci.accept import EVERYTHING, AcceptClass, accept_class
 from txociproxy.oci.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -57,7 +58,8 @@ class CacheCase(SynchronousTestCase):
         """Make the core (again) with these rules; the store stays unless another is given."""
         workers, clock = workers or InlineWorkers(), self.clock
         storage, mode = storage or self.storage, mode or Transparent()
-        self.core = assemble(storage, mode, self.registry, workers, clock, clock.seconds, rules)
+        self.metrics = Metrics(known=frozenset({"docker.io"}))
+        self.core = assemble(storage, mode, self.registry, workers, clock, clock.seconds, rules, self.metrics)
         return self.core
 
     # --- asking

@@ -21,6 +21,7 @@ from txociproxy.interfaces import Pull
 from txociproxy.oci.accept import EVERYTHING
 from txociproxy.oci.names import Digest, Repository, Tag
 from txociproxy.upstreams.connecting.agents import Line
+from txociproxy.upstreams.connecting.telling import Telling
 from txociproxy.upstreams.connecting.wire import Slots, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
@@ -168,9 +169,9 @@ def upstreams_on(net: FakeNet, clock: Clock, entry: Entry | None = None) -> Upst
     return Upstreams(clock, LiveTable(UpstreamTable((entry,), NAMESPACE)), InlineWorkers(), lambda _: Line(net))
 
 
-def wire_on(net: FakeNet, clock: Clock, max_connections: int = 4) -> Wire:
+def wire_on(net: FakeNet, clock: Clock, max_connections: int = 4, telling: Telling | None = None) -> Wire:
     """Return a wire over a network in memory."""
-    return Wire(net, clock, "tests/1", Slots.of(max_connections))
+    return Wire(net, clock, "tests/1", Slots.of(max_connections), telling or Telling(NAMESPACE))
 
 
 @define(eq=False)

@@ -30,6 +30,7 @@ from txociproxy.collect import collect, discard
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.upstreams.connecting.agents import READ_BYTES, open_line
 from txociproxy.upstreams.connecting.connections import CLOSING_S, IDLE_CONNECTION_S
+from txociproxy.upstreams.connecting.telling import Telling
 from txociproxy.upstreams.connecting.trust import SystemTrust
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Slots, Wire
 from txociproxy.upstreams.entries.entry import Entry
@@ -120,7 +121,7 @@ class ConnectionTests(SynchronousTestCase):
         self.line = open_line(self.reactor, self.entry, SystemTrust(NoTrust()))
         assert self.line.pool is not None
         self.pool = self.line.pool
-        self.wire = Wire(self.line.agent, self.reactor, "tests/1", Slots.of(4))
+        self.wire = Wire(self.line.agent, self.reactor, "tests/1", Slots.of(4), Telling("reg"))
 
     def send(self, url: str = "http://reg:5000/v2/") -> Deferred[IResponse]:
         """GET a URL."""

@@ -20,6 +20,7 @@ from tests.upstreams.fakes import Answer, FakeNet, answer
 from txociproxy.collect import discard
 from txociproxy.oci.errors import OCIError, UpstreamUnreachable
 from txociproxy.upstreams.connecting.breakers import FAILURES, MAX_ORIGINS, OPEN_S, Attempt, Breakers
+from txociproxy.upstreams.connecting.telling import Telling
 from txociproxy.upstreams.connecting.wire import Budget, Outgoing, Slots, Wire
 from txociproxy.upstreams.origins import Origin
 
@@ -39,7 +40,7 @@ class WireTests(SynchronousTestCase):
             return self.answer()
 
         self.net = FakeNet(handler)
-        self.wire = Wire(self.net, self.clock, "tests/1", Slots.of(4))
+        self.wire = Wire(self.net, self.clock, "tests/1", Slots.of(4), Telling("reg"))
 
     def send(self, url: str = URL, budget_s: float = 10.0, bulk: bool = False) -> Deferred[IResponse]:
         """GET."""

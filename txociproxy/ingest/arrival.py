@@ -20,6 +20,7 @@ class Arrival(Protocol):
 
     :ivar _skip_bytes: how many bytes at the start the owner has already (a whole 200 where a 206 was asked).
     :ivar _took: called with each chunk.
+    :ivar _received: called with the length of each chunk as it came.
     :ivar _ended: called once: True when the connection said goodbye as one does after a whole body.
     """
 
@@ -27,6 +28,7 @@ class Arrival(Protocol):
     _silence_s: float
     _took: Callable[[bytes], None]
     _ended: Callable[[bool], None]
+    _received: Callable[[int], object]
     _skip_bytes: int = 0
     paused: bool = False
     _over: bool = False
@@ -45,6 +47,7 @@ class Arrival(Protocol):
         if self._over:
             return
         self._listen()
+        self._received(len(data))
         skip = min(self._skip_bytes, len(data))
         self._skip_bytes -= skip
         if skip < len(data):

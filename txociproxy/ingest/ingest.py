@@ -245,6 +245,7 @@ class Ingest(Lent):
                 size_bytes=self.received_bytes,
                 digest=str(self.descriptor.digest),
             )
+            self._origin.tally.wrong()
             self._give_up("wrong")
             return
         self.fate = "proven"
@@ -312,7 +313,10 @@ class Ingest(Lent):
         if not self._source.is_open:
             self._pace.rest(needs)
             return
-        self._source.pause(self._pace.must_wait(needs, self.released_bytes, self._unhashed_bytes))
+        waits, waited = self._pace.must_wait(needs, self.released_bytes, self._unhashed_bytes), self._source.is_paused
+        if self._pace.is_short and not waited:
+            self._origin.tally.paused()
+        self._source.pause(waits)
 
     def _look_soon(self) -> None:
         """Look when a reader that goes on has told its new place, if it is a reader that upstream waits for."""
@@ -332,6 +336,7 @@ class Ingest(Lent):
         self._look_and_tell()
 
     def _spool_dropped(self, spool: ISpool, why: str) -> None:
+        self._origin.tally.dropped()
         self.log.warn(
             "storage lost {digest} after {flushed_bytes} of {size_bytes} bytes, the pull goes on unkept: {reason}",
             digest=str(self.descriptor.digest),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.web.iweb import IResponse
+
+from txociproxy.metrics import Metrics
 
 TAIL_BYTES = 32 * 1024
 
@@ -28,6 +31,32 @@ class IngestLimits:
     backoff_s: float = 0.2
 
 
+def _nobody_counts(*_: object) -> None:
+    """Take no note."""
+
+
+@frozen
+class Tally:
+    """What is told of a body to whoever counts.
+
+    :ivar received: called with the length of each chunk that comes, also of bytes that are here already.
+    :ivar wrong: called when its digest is not what it should be.
+    :ivar dropped: called when the storage has lost it while it arrives.
+    :ivar paused: called when its origin has to wait because all bodies together take too much memory.
+    """
+
+    received: Callable[[int], object] = _nobody_counts
+    wrong: Callable[[], object] = _nobody_counts
+    dropped: Callable[[], object] = _nobody_counts
+    paused: Callable[[], object] = _nobody_counts
+
+
+def tally_of(metrics: Metrics, namespace: str) -> Tally:
+    """Return who counts a body that comes from this upstream."""
+    wrong, paused = partial(metrics.bad_verdict, namespace), partial(metrics.cap_reached, "max_ingest_memory")
+    return Tally(metrics.receiver(namespace), wrong, metrics.spool_dropped, paused)
+
+
 @frozen
 class Origin:
     """Where an arriving body comes from.
@@ -38,6 +67,7 @@ class Origin:
     :ivar etag: the entity tag that came with it.
     :ivar reopen: asks upstream for everything from an offset on.
     :ivar source: names whose bytes they are, as far as is known when it is called; None is the upstream.
+    :ivar tally: who counts them.
     """
 
     first_bytes: int
@@ -46,3 +76,4 @@ class Origin:
     etag: str | None
     reopen: Callable[[int], Awaitable[IResponse]]
     source: Callable[[], str] | None = None
+    tally: Tally = field(factory=Tally)

@@ -23,6 +23,7 @@ class Pace:
 
     :ivar _over_budget: whether all ingests together hold too much memory.
     :ivar _lost_patience: called when laggards need not be waited for any longer.
+    :ivar is_short: whether upstream has to wait now for what all ingests together hold, not for this one alone.
     """
 
     _holding: Holding
@@ -30,6 +31,7 @@ class Pace:
     _clock: IReactorTime
     _over_budget: Callable[[], bool]
     _lost_patience: Callable[[], None]
+    is_short: bool = field(default=False, init=False)
     _patience_s: float = field(init=False)
     _since_s: float = field(default=0.0, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
@@ -43,6 +45,7 @@ class Pace:
         :param needs: the offsets at which readers are.
         :param released_bytes: how far readers may come at all.
         """
+        self.is_short = False
         alive = self._holding.spool is not None
         waits = self._waits_for_spool() if alive else self._waits_for_readers(needs, released_bytes)
         self._let_go(needs)
@@ -66,7 +69,8 @@ class Pace:
         """Say whether so much may not be outstanding, with a look at what all ingests hold together."""
         if behind_bytes > self._limits.outstanding_bytes:
             return True
-        return behind_bytes > self._limits.window_bytes and self._over_budget()
+        self.is_short = behind_bytes > self._limits.window_bytes and self._over_budget()
+        return self.is_short
 
     def _waits_for_readers(self, needs: Sequence[int], released_bytes: int) -> bool:
         tip, window_bytes = self._holding.received_bytes, self._limits.window_bytes

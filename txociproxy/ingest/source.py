@@ -66,7 +66,8 @@ class Source:
 
     def begin(self, response: IResponse, skip_bytes: int = 0) -> None:
         """Receive from this response."""
-        self._arrival = Arrival(self._clock, self._limits.silence_s, self._deliver, self._goodbye, skip_bytes)
+        received, silence_s = self._origin.tally.received, self._limits.silence_s
+        self._arrival = Arrival(self._clock, silence_s, self._deliver, self._goodbye, received, skip_bytes)
         self._arrival.begin(response)
         self._begun()
 

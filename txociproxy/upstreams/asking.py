@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
@@ -71,6 +72,20 @@ async def ask_token(
     :raises UpstreamUnreachable: it said nothing, or nonsense.
     :raises OCIError: the guard refused the realm.
     """
+    try:
+        token = await _ask(wire, entry, clock, wanted, scopes, authorization)
+    except CancelledError:
+        raise  # it ends with us, which says nothing about the server
+    except Exception as error:
+        wire.telling.token("refused" if isinstance(error, TokenRefused) else "failed")
+        raise
+    wire.telling.token("fetched")
+    return token
+
+
+async def _ask(
+    wire: Wire, entry: Entry, clock: IReactorTime, wanted: Wanted, scopes: tuple[str, ...], authorization: str | None
+) -> Token:
     budget = Budget(entry.token_deadline_s)
     ask = Outgoing("GET", _url(wanted, scopes), (("Accept", "application/json"),)).with_token(authorization)
     response, foreign = await follow(wire, ask, budget, clock)

@@ -135,6 +135,7 @@ class Challenged:
         server, own = Origin.of(wanted.realm), login is not None
         left_s = self._pauses.left_s(str(server), own)
         if left_s > 0:
+            self._wire.telling.token("refused")
             raise TokenRefused(f"{server} wants a pause", 429, paused(f"the token server {server}", left_s))
         authorization = None if login is None else login.authorization
         try:

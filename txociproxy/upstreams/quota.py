@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -22,10 +23,12 @@ class Quota:
     """The state of one upstream's quota, as its last answers to us told it.
 
     :ivar _low: the part of the limit below which it is scarce.
+    :ivar _told: called with the limit and what is left of it.
     """
 
     _clock: IReactorTime
     _low: float
+    _told: Callable[[int, int], None] = lambda limit, remaining: None
     _scarce_until_s: float = field(init=False, default=0.0)
     _paused_until_s: float = field(init=False, default=0.0)
 
@@ -40,6 +43,7 @@ class Quota:
         remaining, also_said_s = _count(response, "RateLimit-Remaining")
         if not limit or remaining is None:
             return
+        self._told(limit, remaining)
         window_s = min(said_s or also_said_s or _WINDOW_S, _MAX_WINDOW_S)
         is_scarce = remaining / limit < self._low
         self._scarce_until_s = self._clock.seconds() + window_s if is_scarce else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -13,19 +12,20 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from txociproxy.interfaces import IWorkers
 from txociproxy.metrics import Metrics
-from txociproxy.remembering import remember
 from txociproxy.upstreams.connecting.agents import Line, open_line
 from txociproxy.upstreams.connecting.connections import UpstreamPool
 from txociproxy.upstreams.connecting.proxies import OutboundProxies
+from txociproxy.upstreams.connecting.telling import Telling
 from txociproxy.upstreams.connecting.tls_files import TlsFiles
 from txociproxy.upstreams.connecting.trust import SystemTrust, trust_of
 from txociproxy.upstreams.connecting.wire import Slots, Wire
 from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
-from txociproxy.upstreams.entries.unlisted import MAX_ASKS, MAX_BODIES, MAX_UNLISTED, MAX_UNLISTED_TOKENS
+from txociproxy.upstreams.entries.unlisted import MAX_UNLISTED
 from txociproxy.upstreams.logins.accounts import Account, LoginSource
 from txociproxy.upstreams.logins.sources import source_of
 from txociproxy.upstreams.tokens import Tokens
+from txociproxy.upstreams.unlisted import Unlisted
 from txociproxy.upstreams.upstream import Upstream
 
 Connect = Callable[[Entry], Line]
@@ -61,6 +61,7 @@ class Upstreams:
     :param proxies: the outbound proxies, if any.
     :param logins: how to make the source of an account's logins, for tests.
     :param metrics: what is told about each request.
+    :param traces: whether there is a log line, at level trace, for each request and each answer.
     :raises ValueError: the TLS files of an entry cannot be used.
     """
 
@@ -73,8 +74,10 @@ class Upstreams:
         proxies: OutboundProxies | None = None,
         logins: SourceOf = source_of,
         metrics: Metrics | None = None,
+        traces: bool = False,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._traces = traces
         self._reactor = reactor
         self._table = table
         self._workers = workers
@@ -84,8 +87,8 @@ class Upstreams:
         self._trust: IPolicyForHTTPS = SystemTrust()
         # Also of upstreams that are gone, as long as a body of theirs runs.
         self._pools: WeakSet[UpstreamPool] = WeakSet()
-        self._tokens = Tokens(reactor)
-        self._unlisted = _Unlisted(reactor, self._open)
+        self._tokens = Tokens(reactor, metrics=self._metrics)
+        self._unlisted = Unlisted(reactor, self._open, self._telling, self._metrics)
         self._running = {entry.namespace: self._made(entry) for entry in table.current.entries}
 
     def upstream(self, namespace: str) -> Upstream | None:
@@ -119,6 +122,11 @@ class Upstreams:
         for old in gone:
             old.end()
 
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Return how much of each cap is taken, and how much it allows (RULES A5): the fuller of the two of tokens."""
+        tokens = max((self._tokens.use, self._unlisted.tokens.use), key=lambda use: use[0] / use[1])
+        return {"tokens": tokens, "unlisted_namespaces": (len(self._unlisted.namespaces()), MAX_UNLISTED)}
+
     def stop(self) -> Deferred[None]:
         """End all asks for tokens and logins, and all connections; fires when none is open."""
         for tokens in (self._tokens, self._unlisted.tokens):
@@ -143,9 +151,13 @@ class Upstreams:
         line = self._open(entry, trust_of(entry, files, self._trust), None)
         account = entry.account
         logins = None if account is None else self._source_of(account, entry.urls[0], self._reactor, self._workers)
-        wire = Wire(line.agent, self._reactor, entry.user_agent, Slots.of(entry.max_connections))
+        slots = Slots.of(entry.max_connections)
+        wire = Wire(line.agent, self._reactor, entry.user_agent, slots, self._telling(entry.namespace))
         upstream = Upstream(entry, wire, self._tokens, self._reactor, logins)
         return _Running(entry, files, upstream, line, logins)
+
+    def _telling(self, namespace: str) -> Telling:
+        return Telling(namespace, self._metrics, self._traces)
 
     def _open(self, entry: Entry, trust: IPolicyForHTTPS | None, pool: UpstreamPool | None) -> Line:
         if self._connect is not None:
@@ -155,45 +167,6 @@ class Upstreams:
         if line.pool is not None:
             self._pools.add(line.pool)
         return line
-
-
-class _Unlisted:
-    """The upstreams that nobody has configured: they share connections and places (RULES F1).
-
-    :ivar tokens: apart from those of configured ones, which nobody can push out by inventing names.
-    """
-
-    def __init__(self, reactor: Any, open_one: Callable[[Entry, None, UpstreamPool], Line]) -> None:
-        self._reactor = reactor
-        self._open = open_one
-        self._slots = Slots.of(MAX_BODIES, MAX_ASKS)
-        self.tokens = Tokens(reactor, MAX_UNLISTED_TOKENS)
-        self._pool = UpstreamPool(reactor, MAX_BODIES + MAX_ASKS)
-        self._upstreams: OrderedDict[str, Upstream] = OrderedDict()
-
-    def namespaces(self) -> tuple[str, ...]:
-        """Return who has been asked lately."""
-        return tuple(self._upstreams)
-
-    def upstream(self, entry: Entry) -> Upstream:
-        """Return the upstream of an entry.
-
-        The one that was asked longest ago is forgotten for it; it has nothing of its own that would have to end.
-        """
-        upstream = self._upstreams.get(entry.namespace)
-        if upstream is None:
-            line = self._open(entry, None, self._pool)
-            wire = Wire(line.agent, self._reactor, entry.user_agent, self._slots)
-            upstream = Upstream(entry, wire, self.tokens, self._reactor, None)
-        remember(self._upstreams, entry.namespace, upstream, MAX_UNLISTED)
-        return upstream
-
-    def forget(self, namespaces: set[str]) -> None:
-        """Forget some; the idle connections of all are closed, since they are nobody's in particular."""
-        for namespace in namespaces:
-            del self._upstreams[namespace]
-        if namespaces:
-            self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
 
 
 def _files(entry: Entry) -> TlsFiles | None:

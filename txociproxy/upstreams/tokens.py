@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from txociproxy.collect import KeptResponse
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import TxOCIProxyError
 from txociproxy.remembering import remember
 
@@ -101,11 +102,17 @@ class Tokens:
 
     _clock: IReactorTime
     _max_tokens: int = MAX_TOKENS
+    _metrics: Metrics = field(factory=Metrics)
     _kept: OrderedDict[TokenKey, Token] = field(init=False, factory=OrderedDict)
     _learned: OrderedDict[Place, Wanted] = field(init=False, factory=OrderedDict)
     _waiting: dict[TokenKey, list[Deferred[Token]]] = field(init=False, factory=dict)
     _asks: dict[TokenKey, Deferred[Token]] = field(init=False, factory=dict)
     _marking_key: bytes = field(init=False, factory=lambda: token_bytes(32))
+
+    @property
+    def use(self) -> tuple[int, int]:
+        """How many are kept, and how many may be (RULES A5)."""
+        return len(self._kept), self._max_tokens
 
     def mark(self, authorization: str) -> str:
         """Return what stands for a credential in a key: nobody can guess it back, and it ends with the process."""
@@ -133,6 +140,7 @@ class Tokens:
         token = self._kept.get(key)
         if token is not None and token is not rejected and self._clock.seconds() < token.good_until_s:
             self._kept.move_to_end(key)
+            self._metrics.token(key.namespace, "kept")
             return Issued(token, fresh=False)
         self._kept.pop(key, None)
         return Issued(await self._join(key, ask), fresh=True)
@@ -159,8 +167,8 @@ class Tokens:
     def _settle(self, result: Token | Failure, key: TokenKey) -> None:
         del self._asks[key]
         waiters = self._waiting.pop(key)
-        if isinstance(result, Token):
-            remember(self._kept, key, result, self._max_tokens)
+        if isinstance(result, Token) and remember(self._kept, key, result, self._max_tokens):
+            self._metrics.cap_reached("tokens")
         # Whoever is called may cancel another, which then leaves the list.
         while waiters:
             waiter = waiters.pop(0)

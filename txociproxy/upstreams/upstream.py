@@ -47,7 +47,7 @@ class Upstream:
         entry, wire, tokens, clock = self._entry, self._wire, self._tokens, self._clock
         pauses = Pauses(clock)
         challenged = Challenged(entry, wire, tokens, clock, self._logins, self._realms, pauses)
-        self._quota = Quota(clock, entry.quota_low)
+        self._quota = Quota(clock, entry.quota_low, wire.telling.quota)
         self._urls = Urls(entry, wire, clock, challenged, pauses, self._quota)
         self._exchanging = Exchanging(entry, wire, tokens, clock, self._realms)
 

@@ -8,8 +8,8 @@ from math import ceil, inf
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.remembering import remember
+from txociproxy.upstreams.connecting.failures import LeftAlone
 from txociproxy.upstreams.origins import Origin
 
 # RULES D8.
@@ -62,9 +62,7 @@ class Breakers:
         """
         closed_for_s = self._closed_for_s(origin)
         if closed_for_s is not None and patience_s <= _MORE_PATIENT * self._states[origin].waited_s:
-            raise UpstreamUnreachable(
-                f"{origin} has not answered lately; it is asked again in {max(1, ceil(closed_for_s))} s"
-            )
+            raise LeftAlone(f"{origin} has not answered lately; it is asked again in {max(1, ceil(closed_for_s))} s")
 
     def begin(self, origin: Origin, patience_s: float) -> Attempt:
         """Count a request that is sent now; exactly one method of what is returned is called at its end.

@@ -9,10 +9,33 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, _WrapperException  # private: the root of ResponseFailed and its kin
 
-from txociproxy.oci.errors import TxOCIProxyError, UpstreamUnreachable
+from txociproxy.oci.errors import OCIError, TxOCIProxyError, UpstreamUnreachable
 from txociproxy.upstreams.origins import Origin
 
 _MAX_REASON = 160
+# Every word that :func:`reason` knows.
+REASONS = (
+    "refused",
+    "dns",
+    "tls",
+    "timeout",
+    "reset",
+    "unreachable",
+    "proxy",
+    "breaker",
+    "busy",
+    "guard",
+    "nonsense",
+    "other",
+)
+
+
+class LeftAlone(UpstreamUnreachable):
+    """Nothing was sent: the origin has not answered lately (RULES D8)."""
+
+
+class Nonsense(UpstreamUnreachable):
+    """An answer came that is none."""
 
 
 def explained(error: Exception, url: str, expired_s: float | None) -> Exception:
@@ -29,6 +52,44 @@ def explained(error: Exception, url: str, expired_s: float | None) -> Exception:
         return cause
     timed_out = isinstance(cause, network.TimeoutError)
     return UpstreamUnreachable(f"{Origin.of(url)}: {words(cause)}", timed_out=timed_out)
+
+
+def reason(error: BaseException, has_expired: bool, was_sent: bool = True) -> str:
+    """Return what an exception of an agent means to us as one word of :data:`REASONS`.
+
+    :param has_expired: the deadline had passed.
+    :param was_sent: False for a request whose deadline passed while it waited for a place among our own connections.
+    """
+    if has_expired:
+        return "timeout" if was_sent else "busy"
+    cause = _cause(error)
+    match cause:
+        case LeftAlone():
+            return "breaker"
+        case Nonsense() | ParseError():
+            return "nonsense"
+        case UpstreamUnreachable():  # no agent says this of a registry, only the way through an outbound proxy does
+            return "proxy"
+        case OCIError():
+            return "guard"
+        case SSL.Error() | VerificationError():
+            return "tls"
+    return _network_reason(cause)
+
+
+def _network_reason(cause: BaseException) -> str:
+    match cause:
+        case network.DNSLookupError():
+            return "dns"
+        case network.ConnectionRefusedError():
+            return "refused"
+        case network.TimeoutError():
+            return "timeout"
+        case network.ConnectError():
+            return "unreachable"
+        case network.ConnectionClosed():
+            return "reset"
+    return "other"
 
 
 def has_hung_up(error: Exception) -> bool:

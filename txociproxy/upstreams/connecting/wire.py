@@ -13,8 +13,9 @@ from twisted.web.iweb import IAgent, IResponse
 from txociproxy.collect import discard
 from txociproxy.oci.errors import UpstreamUnreachable
 from txociproxy.upstreams.connecting.breakers import Attempt, Breakers
-from txociproxy.upstreams.connecting.failures import explained, has_hung_up
+from txociproxy.upstreams.connecting.failures import Nonsense, explained, has_hung_up, reason
 from txociproxy.upstreams.connecting.leases import LeasedResponse
+from txociproxy.upstreams.connecting.telling import Telling
 from txociproxy.upstreams.origins import Origin
 
 
@@ -70,9 +71,15 @@ class Slots:
 
 @define(eq=False)
 class _Sending:
-    """A request from its first wait to its answer, and why it ended before."""
+    """A request from its first wait to its answer, and why it ended before.
+
+    :ivar number: as it is told of; 0 before it is sent.
+    :ivar began_s: when it was sent, or when it began to wait for that.
+    """
 
     shows_client: bool
+    began_s: float
+    number: int = 0
     expired_s: float | None = None
     has_left: bool = False
     attempt: Attempt | None = None
@@ -114,6 +121,7 @@ class Wire:
     _clock: IReactorTime
     _user_agent: str
     _slots: Slots
+    telling: Telling
     _breakers: Breakers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -134,19 +142,28 @@ class Wire:
         :raises OCIError: the guard refused.
         """
         deadline_s = max(budget.left_s, 0.0)
+        started_s = self._clock.seconds()
+        sending = _Sending(outgoing.shows_client, started_s)
+        try:
+            response = await self._sent(outgoing, deadline_s, sending)
+        except Exception as error:
+            self._tell_failure(outgoing, sending, error)
+            raise sending.failed(error, outgoing.url) from None
+        finally:
+            budget.spend(self._clock.seconds() - started_s)
+        after_s = self._clock.seconds() - sending.began_s
+        self.telling.answered(sending.number, outgoing.method, outgoing.url, response, after_s)
+        return response
+
+    async def _sent(self, outgoing: Outgoing, deadline_s: float, sending: _Sending) -> IResponse:
         self._breakers.check(Origin.of(outgoing.url), deadline_s)  # at once, not after a wait for a slot
-        sending = _Sending(outgoing.shows_client)
         exchange = sending.exchange = Deferred.fromCoroutine(self._exchange(outgoing, deadline_s, sending))
         timer = self._clock.callLater(deadline_s, sending.expire, deadline_s)
-        started_s = self._clock.seconds()
         waiter: Deferred[IResponse] = Deferred(sending.leave)
         exchange.addBoth(waiter.callback)
         try:
             return _sane(await waiter, outgoing.url)
-        except Exception as error:
-            raise sending.failed(error, outgoing.url) from None
         finally:
-            budget.spend(self._clock.seconds() - started_s)
             if timer.active():
                 timer.cancel()
 
@@ -155,8 +172,11 @@ class Wire:
         await slots.acquire()
         try:
             sending.attempt = self._breakers.begin(Origin.of(outgoing.url), deadline_s)
+            headers = self._headers(outgoing)
+            sending.began_s = self._clock.seconds()
+            sending.number = self.telling.asked(outgoing.method, outgoing.url, headers)
             response = await self._agent.request(
-                outgoing.method.encode("ascii"), outgoing.url.encode("ascii"), self._headers(outgoing), None
+                outgoing.method.encode("ascii"), outgoing.url.encode("ascii"), headers, None
             )
         except BaseException:
             slots.release()
@@ -167,6 +187,15 @@ class Wire:
             slots.release()
             return response
         return LeasedResponse(response, slots)
+
+    def _tell_failure(self, outgoing: Outgoing, sending: _Sending, error: Exception) -> None:
+        about = (sending.number, outgoing.method, outgoing.url)
+        after_s = self._clock.seconds() - sending.began_s
+        if sending.has_left or (isinstance(error, CancelledError) and sending.expired_s is None):
+            self.telling.left(*about, after_s)
+        else:
+            has_expired = sending.expired_s is not None
+            self.telling.failed(*about, reason(error, has_expired, sending.number > 0), after_s)
 
     def _headers(self, outgoing: Outgoing) -> Headers:
         headers = Headers()
@@ -186,5 +215,5 @@ def _sane(response: IResponse, url: str) -> IResponse:
     """
     if not 200 <= response.code <= 599 or response.code == 304:
         discard(response)
-        raise UpstreamUnreachable(f"{Origin.of(url)} answered with status {response.code}, which makes no sense here")
+        raise Nonsense(f"{Origin.of(url)} answered with status {response.code}, which makes no sense here")
     return response
