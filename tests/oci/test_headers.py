@@ -15,7 +15,7 @@ NEVER = (
     "Set-Cookie", "WWW-Authenticate", "Authentication-Info", "Location", "Content-Location", "Link", "Refresh",
     "Alt-Svc", "NEL", "Report-To", "Strict-Transport-Security", "Public-Key-Pins-Report-Only", "Clear-Site-Data",
     "Content-Security-Policy-Report-Only", "Access-Control-Allow-Origin", "Content-Disposition", "Content-Encoding",
-    "Content-Range", "x-amz-request-id", "X-Cache-Hits", "CF-RAY", "X-Request-Id", "Traceparent", "X-Accel-Redirect",
+    "Content-Range", "x-amz-request-id", "X-Cache-Hits", "Cache-Status", "CF-RAY", "X-Request-Id", "Traceparent", "X-Accel-Redirect",
     "X-Sendfile", "Content-Length", "Content-Type", "ETag", "Docker-Content-Digest", "Accept-Ranges",
     "Docker-Distribution-Api-Version", "OCI-Namespace", "Cache-Control",
 )  # fmt: skip
@@ -33,6 +33,7 @@ PASSED = (
 STOPPED = (
     "Set-Cookie", "WWW-Authenticate", "Location", "Connection", "Transfer-Encoding", "Content-Length", "Server", "Via",
     "OCI-Namespace", "Strict-Transport-Security", "X-Accel-Redirect", "Proxy-Authenticate", "Cache-Control", "X-Acme",
+    "Cache-Status", "X-Cache", "X-Request-Id",
 )  # fmt: skip
 
 

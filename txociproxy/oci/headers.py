@@ -63,6 +63,7 @@ NEVER_KEPT: tuple[tuple[str, str], ...] = (
     ("content-range", "was true of one part"),
     ("x-amz-*", "request ids and server-side details of the upstream's store"),
     ("x-cache*", "tells about a cache that is not this one"),
+    ("cache-status", "tells what the caches on one answer's way did (RFC 9211); ours is made here"),
     ("cf-*", "tells about a delivery network that is not in the way any more"),
     ("x-request-id", "names one request"),
     ("traceparent", "names one request"),

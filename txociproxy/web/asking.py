@@ -14,6 +14,8 @@ from txociproxy.oci.names import Digest
 from txociproxy.oci.ranges import RangeSpec, parse_range
 from txociproxy.oci.requests import BlobPull, ManifestPull, Referrers, TagList, Target, TokenAsk
 from txociproxy.upstreams.entries.table import Route
+from txociproxy.web.cache_status import ERROR
+from txociproxy.web.forwarded import forwarded_host, scheme_of
 from txociproxy.web.replies import Circumstances
 from txociproxy.web.settings import WebSettings
 
@@ -59,12 +61,13 @@ def has_already(request: Request, digest: Digest) -> bool:
     return etag_matches(joined_field(request, "If-None-Match"), digest)
 
 
-def base_url(request: Request, public_url: str | None) -> str:
+def base_url(request: Request, settings: WebSettings) -> str:
     """Return the base of our own addresses, as the client sees them."""
-    if public_url is not None:
-        return public_url.rstrip("/")
-    scheme = "https" if request.isSecure() else "http"
-    return f"{scheme}://{host_of(request) or _local_address(request)}"
+    if settings.public_url is not None:
+        return settings.public_url.rstrip("/")
+    trusted = settings.trusted_proxies
+    host = forwarded_host(request, trusted) or host_of(request) or _local_address(request)
+    return f"{scheme_of(request, trusted)}://{host}"
 
 
 def _local_address(request: Request) -> str:
@@ -85,19 +88,22 @@ def listener_of(request: Request) -> str | None:
     return cast("str | None", getattr(getattr(request, "site", None), "listener", None))
 
 
-def about_ping(request: Request, public_url: str | None, namespace: str | None) -> Circumstances:
+def about_ping(request: Request, settings: WebSettings, namespace: str | None) -> Circumstances:
     """Return what shapes the answer to a request that concerns no repository."""
-    return Circumstances(method_of(request), namespace, challenge(base_url(request, public_url)))
+    return Circumstances(method_of(request), namespace, challenge(request, settings))
 
 
-def about_error(request: Request, public_url: str | None, target: Target | None) -> Circumstances:
+def about_error(request: Request, settings: WebSettings, target: Target | None) -> Circumstances:
     """Return what shapes the answer to a request that failed before its upstream was known.
 
     :param target: None when it could not be read.
     """
     # Whoever asked for a token asks again at the same place.
     realm = target.namespace if isinstance(target, TokenAsk) else None
-    return Circumstances(method_of(request), None, challenge(base_url(request, public_url), realm))
+    is_cached = isinstance(target, ManifestPull | BlobPull | TagList | Referrers)
+    return Circumstances(
+        method_of(request), None, challenge(request, settings, realm), cache_status=ERROR if is_cached else None
+    )
 
 
 def about_repository(
@@ -107,17 +113,23 @@ def about_repository(
     return Circumstances(
         method_of(request),
         route.namespace if target.namespace else None,
-        challenge(base_url(request, settings.public_url), route.namespace, target.name),
+        challenge(request, settings, route.namespace, target.name),
         joined_field(request, "If-None-Match"),
         is_private=not settings.is_transparent,
+        cache_status=ERROR,
     )
 
 
-def challenge(base: str, namespace: str | None = None, name: str | None = None) -> str:
-    """Return our challenge (RULES C3).
+def challenge(
+    request: Request, settings: WebSettings, namespace: str | None = None, name: str | None = None
+) -> str | None:
+    """Return our challenge (RULES C3); None where no token would help (RULES C6).
 
     :param namespace: None for a ping, which concerns no upstream.
     :param name: the repository as the client named it; None where none is concerned.
     """
+    if settings.owns_authorization:
+        return None
+    base = base_url(request, settings)
     realm = f"{base}/v2/_token" if namespace is None else f"{base}/v2/_token/{namespace}"
     return bearer(realm, SERVICE, None if name is None else f"repository:{name}:pull")

@@ -24,6 +24,7 @@ from txociproxy.web.asking import (
     wanted_range,
 )
 from txociproxy.web.authorization import Reception
+from txociproxy.web.cache_status import cache_status
 from txociproxy.web.replies import (
     Circumstances,
     as_gateway,
@@ -88,6 +89,7 @@ class Pulls:
             path, accept = f"referrers/{target.digest}", _REFERRERS_TYPE
         relay = await self._cache.listing(route.namespace, route.repository, path, target.query, credentials, accept)
         visit.outcome = relay.outcome
+        around = evolve(around, cache_status=cache_status(relay.outcome, False, relay.status))
         relay = as_gateway(relay)
         if request.method == b"GET":
             relay = in_words(relay, "NAME_UNKNOWN")
@@ -98,9 +100,9 @@ class Pulls:
     ) -> None:
         """Give a manifest or a blob."""
         ask = self._ask(request, visit, target, route)
-        around = evolve(around, range_spec=ask.range_spec)
         verdict = await self._cache.pull(ask)
         visit.outcome = verdict.outcome
+        around = evolve(around, range_spec=ask.range_spec, cache_status=_status(ask, verdict))
         if isinstance(verdict, Redirect):
             send_reply(request, redirect_reply(verdict, around))
         elif isinstance(verdict, Serve):
@@ -129,6 +131,13 @@ class Pulls:
             client=visit.client,
             has_fallback=route.bound,
         )
+
+
+def _status(ask: Ask, verdict: Serve | Relay | Redirect) -> str:
+    """Say what the cache did (RFC 9211)."""
+    fwd_status = verdict.status if isinstance(verdict, Relay) else None
+    by_digest = isinstance(ask.pull.reference, Digest)
+    return cache_status(verdict.outcome, by_digest, fwd_status, isinstance(verdict, Redirect))
 
 
 def _unless_known(relay: Relay, request: Request, ask: Ask, around: Circumstances) -> Reply:

@@ -23,23 +23,28 @@ class Circumstances:
     """What of a request changes the look of its answer.
 
     :ivar namespace: the value of OCI-Namespace, when the client named one with ``ns=``.
-    :ivar challenge: our own WWW-Authenticate, should the answer be a 401 (RULES C3).
+    :ivar challenge: our own WWW-Authenticate, should the answer be a 401 (RULES C3); None where no login would help,
+        since Authorization goes nowhere: a 401 leaves as a 403 then (RULES C6).
     :ivar if_none_match: all If-None-Match lines as one.
     :ivar range_spec: the part that is wanted, If-Range judged already.
     :ivar is_private: the answer is for this client only (RULES D4).
+    :ivar cache_status: what the cache did, as Cache-Status says it; None where no cache was asked.
     """
 
     method: Literal["GET", "HEAD"]
     namespace: str | None
-    challenge: str
+    challenge: str | None
     if_none_match: str | None = None
     range_spec: RangeSpec | None = None
     is_private: bool = False
+    cache_status: str | None = None
 
     @property
     def made(self) -> HeaderList:
         """The fields that every answer of the registry carries."""
-        return (VERSION_FIELD,) if self.namespace is None else (VERSION_FIELD, ("OCI-Namespace", self.namespace))
+        namespace = () if self.namespace is None else (("OCI-Namespace", self.namespace),)
+        status = () if self.cache_status is None else (("Cache-Status", self.cache_status),)
+        return (VERSION_FIELD, *namespace, *status)
 
 
 @frozen
@@ -69,6 +74,15 @@ class BadToken(OCIError):
         self.why = why
 
 
+class LoginWanted(OCIError):
+    """A name and a password of this proxy's own are wanted (RFC 7617, section 2)."""
+
+    challenge: Final = 'Basic realm="txociproxy", charset="UTF-8"'
+
+    def __init__(self) -> None:
+        super().__init__("UNAUTHORIZED", "a name and a password of this proxy are wanted")
+
+
 def content_lost() -> OCIError:
     """Return what a client is told whose body broke off before its first byte."""
     return OCIError("UNAVAILABLE", "the upstream's content was lost on its way")
@@ -89,8 +103,12 @@ def as_oci_error(error: Exception) -> OCIError | None:
 
 def error_reply(error: OCIError, around: Circumstances | None = None) -> Reply:
     """Answer with an error in the spec's form (distribution-spec, "Error Codes")."""
+    if error.status == 401 and around is not None and around.challenge is None and not isinstance(error, LoginWanted):
+        error = OCIError("DENIED", error.message)
     made = (VERSION_FIELD,) if around is None else around.made
     challenge = _challenge(error.status, around)
+    if isinstance(error, LoginWanted):
+        challenge = (("WWW-Authenticate", error.challenge),)
     if isinstance(error, BadToken):
         challenge = tuple((name, f'{value},error="{error.why}"') for name, value in challenge)
     body = error.to_json()
@@ -148,6 +166,8 @@ def listing_reply(relay: Relay, around: Circumstances, path: str) -> Reply:
 
 def _relay(relay: Relay, fields: HeaderList, around: Circumstances) -> Reply:
     """Put together a relayed answer."""
+    if relay.status == 401 and around.challenge is None:
+        return error_reply(OCIError("DENIED", "the upstream wants a login, and clients' own go nowhere here"), around)
     passed = tuple(field for field in fields if field[0].lower() != VERSION_FIELD[0].lower())
     private = (("Cache-Control", cache_control("revalidate", "private")),) if around.is_private else ()
     not_kept = (NOT_KEPT,) if relay.status >= 400 else private
@@ -159,7 +179,9 @@ def _relay(relay: Relay, fields: HeaderList, around: Circumstances) -> Reply:
 
 def _challenge(status: int, around: Circumstances | None) -> HeaderList:
     """Give every 401 exactly one challenge, ours."""
-    return (("WWW-Authenticate", around.challenge),) if status == 401 and around is not None else ()
+    if status != 401 or around is None or around.challenge is None:
+        return ()
+    return (("WWW-Authenticate", around.challenge),)
 
 
 def redirect_reply(redirect: Redirect, around: Circumstances) -> Reply:
