@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+from txociproxy.interfaces import IWorkers
 from txociproxy.sources import Said
 from txociproxy.web.doors import parted
+from txociproxy.web.tls.certificates import DoorTls
+from txociproxy.web.tls.files import TlsPaths, TlsTrouble
+from txociproxy.web.tls.selfmade import self_made
 from txociproxy.yamlfile import ConfigError
+
+if TYPE_CHECKING:  # it is made with the help of this room
+    from txociproxy.config import Config
 
 SELF_SIGNED_LISTEN = (":8443",)
 
@@ -21,6 +30,7 @@ def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[st
     """
     _check_certificate(values, said)
     _check_others(values, said)
+    _check_files(values, said)
     listen = values["listen"]
     if values["generate_self_signed_tls"] and "listen" not in said:
         listen = SELF_SIGNED_LISTEN
@@ -54,6 +64,35 @@ def _check_certificate(values: Mapping[str, Any], said: Mapping[str, Said]) -> N
         raise ConfigError(f"{said['tls_client_ca'].where}: counts where TLS is spoken only; give tls_cert and tls_key")
     if values["tls_san"] and not values["generate_self_signed_tls"]:
         raise ConfigError(f"{said['tls_san'].where}: counts with generate_self_signed_tls only; remove it")
+
+
+def _check_files(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:
+    """Refuse files that no door could use; they are read again when the doors open, and from then on."""
+    paths = TlsPaths(values["tls_cert"], values["tls_key"], values["tls_client_ca"])
+    try:
+        contents = paths.read()
+        if paths.cert is None:
+            contents.authorities()
+        else:
+            contents.identity(datetime.now(UTC))
+    except TlsTrouble as trouble:
+        raise ConfigError(f"{said[trouble.setting].where}: {trouble}") from None
+
+
+def door_tls(config: Config, clock: Any, workers: IWorkers) -> DoorTls | None:
+    """Return the TLS of the doors; None if they speak none.  Blocks.
+
+    :param workers: threads in which files are read again.
+    :raises ValueError: a file has changed since it was checked.
+    """
+    made = self_made(config.tls_san, datetime.now(UTC)) if config.generate_self_signed_tls else None
+    if made is None and config.tls_cert is None:
+        return None
+    paths = TlsPaths(config.tls_cert, config.tls_key, config.tls_client_ca)
+    try:
+        return DoorTls(paths, made, workers, clock, time.time, config.header_timeout_s)
+    except TlsTrouble as trouble:
+        raise ValueError(f"--{trouble.setting.replace('_', '-')}: {trouble}") from None
 
 
 def _check_others(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:

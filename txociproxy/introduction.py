@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -10,6 +11,8 @@ from twisted.logger import LogLevel
 
 from txociproxy.config import Config, unused_credentials
 from txociproxy.oci.errors import StorageUnavailable
+from txociproxy.web.doors import place_of
+from txociproxy.web.ports import each_port, is_secure
 
 
 def storage_words(config: Config) -> dict[str, str]:
@@ -48,8 +51,25 @@ def trust_lines(config: Config) -> list[tuple[LogLevel, str, list[str]]]:
 
 
 def is_public(port: IListeningPort) -> bool:
-    """Say whether others than this machine can connect to a door that speaks plain HTTP."""
+    """Say whether others than this machine can connect to a door and speak plain HTTP there."""
+    return any(map(_is_public, each_port(port)))
+
+
+def _is_public(port: IListeningPort) -> bool:
     address = port.getHost()
-    if not isinstance(address, IPv4Address | IPv6Address):
+    if is_secure(port) or not isinstance(address, IPv4Address | IPv6Address):
         return False
     return not ip_address(address.host.partition("%")[0] or "::").is_loopback
+
+
+def plain_warning(config: Config, ports: Iterable[IListeningPort]) -> str | None:
+    """Return what to warn of where passwords can be read on the way (RULES D4); None for nothing."""
+    if config.mode != "authenticated" and not config.htpasswd_file:
+        return None
+    places = [place_of(port) for port in ports if is_public(port)]
+    if not places:
+        return None
+    return (
+        f"passwords and tokens cross the network in plain HTTP at {','.join(places)}; give --tls-cert and --tls-key, "
+        "or put a TLS proxy in front"
+    )

@@ -6,10 +6,12 @@ import os
 import pathlib
 import socket
 import tempfile
+import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet import tcp, unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
@@ -19,14 +21,20 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.doubles import InlineWorkers
 from txociproxy.bodies.reader import IFileTransport
-from txociproxy.web.doors import check_listen, door, place_of
-from txociproxy.web.ports import FileServer, UnixFileServer, send_files
+from txociproxy.web.doors import check_listen, door, place_of, speaks_tls
+from txociproxy.web.ports import FileServer, Ports, UnixFileServer, send_files
+from txociproxy.web.tls.certificates import DoorTls
+from txociproxy.web.tls.files import TlsPaths
+from txociproxy.web.tls.selfmade import self_made
+from txociproxy.web.tls.transport import TlsFactory
 
 
 @implementer(IListeningPort)
@@ -72,6 +80,13 @@ class ListenTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         self.successResultOf(door(reactor, "unix:/run/ociproxy.sock").listen(Factory()))
         self.assertEqual(reactor.unixServers[0][0], "/run/ociproxy.sock")
+
+    def test_who_may_connect_to_a_unix_socket_is_said_before_it_listens(self) -> None:
+        """Twisted sets the rights between making and listening; without a word everybody may."""
+        for mode, expected in ((None, 0o666), (0o600, 0o600)):
+            reactor = MemoryReactorClock()
+            self.successResultOf(door(reactor, "unix:/run/admin.sock", mode=mode).listen(Factory()))
+            self.assertEqual(reactor.unixServers[0][3], expected)
 
     def test_a_socket_that_a_killed_process_left_is_no_obstacle(self) -> None:
         """One that somebody listens on is not taken away, nor is any other file."""
@@ -128,16 +143,127 @@ class ListenTests(SynchronousTestCase):
         listening = door(BusyReactor(), ":8080").listen(Factory())
         self.failureResultOf(listening, CannotListenError)
 
+    def test_an_ipv4_port_that_is_taken_leaves_no_half_of_a_door(self) -> None:
+        """Where IPv6 sockets take no IPv4."""
+        closed: list[int] = []
+
+        class Half(MemoryReactorClock):
+            """Has the port free for one family only."""
+
+            def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+                """Refuse IPv4."""
+                if ":" not in interface:
+                    raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+                return _OnlyIPv6(closed)
+
+        self.failureResultOf(door(Half(), ":8080").listen(Factory()), CannotListenError)
+        self.assertEqual(closed, [1])
+
     def test_words_that_mean_nothing(self) -> None:
         """The error names them and what would do."""
-        for text in ("", "8080", "localhost:8080", ":70000", ":123456789", "300.0.0.1:80", "[::g]:80", "nosuch:1"):
+        mistakes = ("systemd:x=y", "systemd:domain=INET:index=x", "https://ssl:443")
+        for text in (
+            "",
+            "8080",
+            "localhost:8080",
+            ":70000",
+            ":123456789",
+            "300.0.0.1:80",
+            "[::g]:80",
+            "nosuch:1",
+            *mistakes,
+        ):
             error = self.assertRaises(ValueError, check_listen, text)
             self.assertIn(f'"{text}"', str(error))
 
     def test_good_words_are_judged_without_a_reactor(self) -> None:
         """The configuration is checked before there is one."""
-        for text in (":8080", "127.0.0.1:0", "[::]:1", "unix:/x", "tcp:80"):
+        sockets = ("systemd:", "https://systemd:", "systemd:admin", "systemd:domain=INET:index=0")
+        for text in (":8080", "127.0.0.1:0", "[::]:1", "unix:/x", "tcp:80", "http://:80", "https://unix:/x", *sockets):
             check_listen(text)
+
+
+@define(eq=False)
+class _OnlyIPv6:
+    """A port whose socket refuses IPv4."""
+
+    closed: list[int]
+
+    @property
+    def socket(self) -> _OnlyIPv6:
+        """The same."""
+        return self
+
+    def getsockopt(self, *_: int) -> int:
+        """IPV6_V6ONLY is set."""
+        return 1
+
+    def getHost(self) -> IAddress:
+        """Say where."""
+        return IPv6Address("TCP", "::", 8080)
+
+    def stopListening(self) -> None:
+        """Close."""
+        self.closed.append(1)
+
+
+class TlsTests(SynchronousTestCase):
+    """Which doors speak TLS."""
+
+    def setUp(self) -> None:
+        """Make a certificate."""
+        made = self_made([], datetime.now(UTC))
+        self.tls = DoorTls(TlsPaths(), made, InlineWorkers(), Clock(), time.time, 20)
+
+    def test_unless_said_those_of_tcp_do_where_there_is_a_certificate(self) -> None:
+        """What is said wins; a Unix socket is local, and Twisted's own TLS is not wrapped again."""
+        for text, with_one, without in (
+            (":8443", True, False),
+            ("127.0.0.1:8443", True, False),
+            ("tcp:8443", True, False),
+            ("haproxy:tcp:8443", True, False),
+            ("systemd:", True, False),
+            ("unix:/x", False, False),
+            ("unix:/x:mode=600", False, False),
+            ("haproxy:unix:/x", False, False),
+            ("ssl:443", False, False),
+            ("http://:80", False, False),
+            ("https://unix:/x", True, True),
+            (" https://:443", True, True),
+        ):
+            self.assertEqual((speaks_tls(text, True), speaks_tls(text, False)), (with_one, without), text)
+
+    def opened(self, text: str, tls: DoorTls | None) -> Any:
+        """Open a door and return the factory that listens."""
+        reactor = MemoryReactorClock()
+        self.successResultOf(door(reactor, text, tls).listen(Factory()))
+        return [*(server[1] for server in reactor.tcpServers), *(server[1] for server in reactor.unixServers)][0]
+
+    def test_a_door_is_what_was_said(self) -> None:
+        """With a certificate, and without one."""
+        for text, tls, is_secret in (
+            (":8443", self.tls, True),
+            (":8443", None, False),
+            ("http://:8080", self.tls, False),
+            ("https://127.0.0.1:1", self.tls, True),
+            ("unix:/x", self.tls, False),
+            ("https://unix:/x", self.tls, True),
+        ):
+            self.assertEqual(isinstance(self.opened(text, tls), TlsFactory), is_secret, text)
+
+    def test_https_without_a_certificate_is_an_error(self) -> None:
+        """It says what is missing."""
+        error = self.assertRaises(ValueError, door, None, "https://:443")
+        self.assertIn("--tls-cert", str(error))
+
+    def test_a_place_says_that_tls_is_spoken_there(self) -> None:
+        """And each address of a door with several."""
+        reactor = cast(Any, MemoryReactorClock())
+        secret = tcp.Port(0, self.tls.wrapped(Factory()), reactor=reactor)
+        secret.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 8443)  # type: ignore[method-assign]
+        self.assertEqual(place_of(secret), "https://127.0.0.1:8443")
+        both = Ports((secret, _Port(IPv6Address("TCP", "::", 8080))))
+        self.assertEqual(place_of(both), "https://127.0.0.1:8443,[::]:8080")
 
 
 class PortTests(SynchronousTestCase):
@@ -149,11 +275,13 @@ class PortTests(SynchronousTestCase):
         plain = tcp.Port(0, Factory(), reactor=reactor)
         local = unix.Port(cast(Any, "/nowhere"), Factory(), reactor=reactor)
         secret = tcp.Port(0, TLSMemoryBIOFactory(CertificateOptions(), False, Factory(), reactor), reactor=reactor)
-        for port in (plain, local, secret):
-            send_files(port)
+        far = tcp.Port(0, HAProxyWrappingFactory(cast(Any, secret.factory)), reactor=reactor)
+        send_files(local)
+        send_files(Ports((plain, secret, far)))
         self.assertIs(plain.transport, FileServer)
         self.assertIs(local.transport, UnixFileServer)
-        self.assertIs(secret.transport, tcp.Server)
+        for port in (secret, far):
+            self.assertIs(port.transport, tcp.Server)
 
     def test_both_send_from_files(self) -> None:
         """The interface says so; whoever sends asks it."""

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import socket
-import stat
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
-from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import (
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    UNIXServerEndpoint,
-    serverFromString,
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+
+from txociproxy.web.endpoints import AnywhereEndpoint, SocketEndpoint
+from txociproxy.web.inherited import Inherited, InheritedEndpoint, Wanted
+from txociproxy.web.ports import BACKLOG, FileEndpoint, each_port, is_secure
+from txociproxy.web.tls.certificates import DoorTls, TlsEndpoint
+
+_HELP: Final = (
+    'say ":8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/ociproxy.sock", "systemd:" or a Twisted endpoint'
 )
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from zope.interface import implementer
-
-from txociproxy.web.ports import FileEndpoint, send_files
-
-BACKLOG: Final = 1024
-
-_HELP: Final = 'say ":8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/ociproxy.sock" or a Twisted endpoint'
+# Whoever may enter the directory; it is there that access to a socket is decided.
+DEFAULT_MODE: Final = 0o666
 _PORT_ONLY: Final = re.compile(r":([0-9]+)")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]+)")
 
 
-def door(reactor: Any, text: str) -> IStreamServerEndpoint:
-    """Return the endpoint that an option's words mean, able to send from files.
+def door(
+    reactor: Any,
+    text: str,
+    tls: DoorTls | None = None,
+    inherited: Inherited | None = None,
+    mode: int | None = None,
+) -> IStreamServerEndpoint:
+    """Return the endpoint that an option's words mean; it sends from files where it speaks no TLS.
 
-    :raises ValueError: the words mean nothing; the text says what would.
+    :param tls: the certificate of doors; None if there is none.
+    :param inherited: the sockets that systemd has handed over.
+    :param mode: who may connect to a Unix socket that is made here; set before anybody can.  None is everybody.
+    :raises ValueError: the words mean nothing, or need a certificate; the text says what would do.
     """
-    return FileEndpoint(_endpoint(reactor, parted(text)[1]))
+    scheme, place = parted(text)
+    if scheme == "https" and tls is None:
+        raise ValueError(f"{text!r} needs a certificate; give --tls-cert and --tls-key, or write http://")
+    endpoint: IStreamServerEndpoint
+    wanted = Wanted.read(place)
+    if wanted is not None:
+
+        def dressed(factory: IProtocolFactory, is_unix: bool) -> IProtocolFactory:
+            is_plain = tls is None or scheme == "http" or (is_unix and scheme is None)
+            return factory if is_plain or tls is None else tls.wrapped(factory)
+
+        endpoint = InheritedEndpoint(reactor, inherited or Inherited(), wanted, dressed)
+    else:
+        endpoint = _endpoint(reactor, place, DEFAULT_MODE if mode is None else mode)
+        if tls is not None and speaks_tls(text, True):
+            return TlsEndpoint(endpoint, tls)
+    return FileEndpoint(endpoint)
+
+
+def speaks_tls(text: str, has_certificate: bool) -> bool:
+    """Say whether a door speaks our TLS; for sockets of systemd, whether one for TCP does.
+
+    Unless it is said, TLS is spoken if there is a certificate, but not on Unix sockets, nor below Twisted's own TLS.
+    """
+    scheme, place = parted(text)
+    if scheme is not None:
+        return scheme == "https"
+    return has_certificate and not place.removeprefix("haproxy:").startswith(("unix:", "ssl:"))
 
 
 def parted(text: str) -> tuple[Literal["http", "https"] | None, str]:
@@ -55,10 +84,15 @@ def check_listen(text: str) -> None:
 
     :raises ValueError: as :func:`door`.
     """
-    _endpoint(None, parted(text)[1])
+    scheme, place = parted(text)
+    if Wanted.read(place) is not None:
+        return
+    if scheme == "https" and place.removeprefix("haproxy:").startswith("ssl:"):
+        raise ValueError(f'cannot listen on "{text}": ssl: is TLS already; {_HELP}')
+    _endpoint(None, place, DEFAULT_MODE)
 
 
-def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+def _endpoint(reactor: Any, text: str, mode: int) -> IStreamServerEndpoint:
     anywhere = _PORT_ONLY.fullmatch(text)
     if anywhere is not None:
         return AnywhereEndpoint(reactor, _port(text, anywhere[1]))
@@ -67,7 +101,7 @@ def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
         return _at(reactor, text, address)
     if text.startswith("unix:/") and ":" not in text[len("unix:") :]:
         path = text[len("unix:") :]
-        return SocketEndpoint(path, UNIXServerEndpoint(reactor, path, backlog=BACKLOG))
+        return SocketEndpoint(reactor, path, mode)
     try:
         return serverFromString(reactor, text)  # type: ignore[no-any-return, unused-ignore]
     except Exception as error:  # a parser of any plugin may raise anything
@@ -93,103 +127,16 @@ def _port(text: str, digits: str) -> int:
 
 
 def place_of(port: IListeningPort) -> str:
-    """Return where a port listens, in an option's words; port 0 has become a real one."""
+    """Return where a door listens, in an option's words; port 0 has become a real one."""
+    return ",".join(_place(each) for each in each_port(port))
+
+
+def _place(port: IListeningPort) -> str:
     address = port.getHost()
     if isinstance(address, UNIXAddress):
-        return f"unix:{os.fsdecode(address.name or b'')}"
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
-    return f"{address.host}:{address.port}" if isinstance(address, IPv4Address) else str(address)
-
-
-@implementer(IStreamServerEndpoint)
-@frozen
-class AnywhereEndpoint:
-    """Listens on a port of all addresses, IPv6 and IPv4."""
-
-    _reactor: Any
-    _port: int
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen on ``::``, which takes IPv4 too unless the machine says otherwise; without IPv6 on ``0.0.0.0``."""
-        return maybeDeferred(self._listen_on_all, protocolFactory)
-
-    def _listen_on_all(self, factory: IProtocolFactory) -> IListeningPort:
-        try:
-            port: IListeningPort = self._listen(factory, self._port, "::")
-        except CannotListenError as error:
-            if _has_no_ipv6(error):
-                return self._listen(factory, self._port, "0.0.0.0")  # type: ignore[no-any-return]
-            raise
-        if not _only_ipv6(port):
-            return port
-        other = self._listen(factory, cast(IPv6Address, port.getHost()).port, "0.0.0.0")
-        return PortPair(send_files(port), send_files(other))
-
-    def _listen(self, factory: IProtocolFactory, port: int, interface: str) -> Any:
-        return self._reactor.listenTCP(port, factory, backlog=BACKLOG, interface=interface)
-
-
-def _has_no_ipv6(error: CannotListenError) -> bool:
-    """Say whether this machine cannot do IPv6, rather than that the port is taken or forbidden."""
-    return getattr(error.socketError, "errno", None) in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-
-
-def _only_ipv6(port: Any) -> bool:
-    """Say whether this socket refuses IPv4 (``net.ipv6.bindv6only``)."""
-    listening = getattr(port, "socket", None)
-    return listening is not None and bool(listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-
-
-@implementer(IStreamServerEndpoint)
-@frozen
-class SocketEndpoint:
-    """Listens on a Unix socket; one that a killed process has left behind is no obstacle.
-
-    Twisted can guard a socket by a lock file with a process id in it, but ids repeat in containers.
-    """
-
-    _path: str
-    _endpoint: IStreamServerEndpoint
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen, in place of nobody."""
-        if _is_orphan(self._path):
-            os.unlink(self._path)
-        return self._endpoint.listen(protocolFactory)
-
-
-def _is_orphan(path: str) -> bool:
-    """Say whether this is a socket on which nobody listens; a local connect is answered at once."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return stat.S_ISSOCK(os.lstat(path).st_mode)
-        except OSError:
-            pass  # nothing there, not ours, or busy: whoever listens will say
-    return False
-
-
-@implementer(IListeningPort)
-@frozen
-class PortPair:
-    """Two ports that are opened and closed together."""
-
-    first: Any
-    second: Any
-
-    def startListening(self) -> None:
-        """Open both."""
-        self.first.startListening()
-        self.second.startListening()
-
-    def stopListening(self) -> Deferred[Any]:
-        """Close both."""
-        stopping = [maybeDeferred(port.stopListening) for port in (self.first, self.second)]
-        return gatherResults(stopping, consumeErrors=True)
-
-    def getHost(self) -> IAddress:
-        """Return the first one's address."""
-        return self.first.getHost()  # type: ignore[no-any-return]
+        place = f"unix:{os.fsdecode(address.name or b'')}"
+    elif isinstance(address, IPv6Address):
+        place = f"[{address.host}]:{address.port}"
+    else:
+        place = f"{address.host}:{address.port}" if isinstance(address, IPv4Address) else str(address)
+    return f"https://{place}" if is_secure(port) else place

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.main import CONNECTION_LOST
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -19,6 +19,8 @@ from txociproxy.bodies.reader import FILE_CHUNK_BYTES, IFileTransport
 
 # Per turn of the reactor; more makes small answers wait behind large ones.
 TURN_BYTES: Final = FILE_CHUNK_BYTES
+# Connections that wait to be accepted, per port.
+BACKLOG: Final = 1024
 
 
 class _FileMixin:
@@ -103,18 +105,54 @@ class UnixFileServer(_FileMixin, unix.Server):
     """A connection of a Unix socket that can send from files."""
 
 
+@implementer(IListeningPort)
+@frozen
+class Ports:
+    """Several ports of one door; never none."""
+
+    ports: tuple[IListeningPort, ...]
+
+    def startListening(self) -> None:
+        """Open all."""
+        for port in self.ports:
+            port.startListening()
+
+    def stopListening(self) -> Deferred[Any]:
+        """Close all."""
+        stopping = [maybeDeferred(port.stopListening) for port in self.ports]
+        return gatherResults(stopping, consumeErrors=True)
+
+    def getHost(self) -> IAddress:
+        """Return the first one's address."""
+        return self.ports[0].getHost()
+
+
+def each_port(port: IListeningPort) -> tuple[IListeningPort, ...]:
+    """Return the ports of a door, each with one address."""
+    return port.ports if isinstance(port, Ports) else (port,)
+
+
+def is_secure(port: IListeningPort) -> bool:
+    """Say whether the connections of this port speak TLS, whatever else lies around it (the PROXY protocol)."""
+    factory = getattr(port, "factory", None)
+    while factory is not None and not isinstance(factory, TLSMemoryBIOFactory):
+        factory = getattr(factory, "wrappedFactory", None)
+    return factory is not None
+
+
 def send_files(port: IListeningPort) -> IListeningPort:
     """Give the connections of this port the means to send from files, where they carry plain HTTP.
 
     :class:`tcp.Port` documents ``transport`` as replaceable.  A port below TLS is left alone: a wrapper would pass
     on the interface, and a file would leave unencrypted.
     """
-    if isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory):
-        return port
-    if isinstance(port, unix.Port):
-        port.transport = UnixFileServer
-    elif isinstance(port, tcp.Port):
-        port.transport = FileServer
+    for each in each_port(port):
+        if is_secure(each):
+            continue
+        if isinstance(each, unix.Port):
+            each.transport = UnixFileServer
+        elif isinstance(each, tcp.Port):
+            each.transport = FileServer
     return port
 
 

@@ -1,0 +1,1 @@
+"""TLS of the doors: certificates that can be renewed while connections go on."""

@@ -1,0 +1,104 @@
+"""One connection that speaks TLS: how long its handshake may take, and what is said to who speaks plain HTTP.
+
+Until the handshake is done nothing of a client is known, so nothing else bounds it (RULES A5).
+"""
+
+# Twisted leaves these base classes untyped, and mypy takes their methods for ours.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+# The first byte of a record that carries a handshake (RFC 8446 §5.1).
+HANDSHAKE: Final = 0x16
+LINGER_S: Final = 2.0
+_TEXT: Final = b"this door speaks TLS; use https://\n"
+PLAIN_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_TEXT), _TEXT)
+)
+
+
+class DoorTransport(BufferingTLSTransport):
+    """TLS with a deadline for the handshake, which counts from the accept."""
+
+    factory: TlsFactory
+    transport: Any
+
+    _deadline: IDelayedCall | None = None
+    _begun = False
+    _refused = False
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin to count, then as ever."""
+        self._deadline = self.factory.clock.callLater(self.factory.handshake_s, self._late)
+        super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes of TLS; the first byte of all tells whether it is."""
+        if not self._begun:
+            self._begun = True
+            if data[0] != HANDSHAKE:
+                self._refuse(data)
+        if self._refused:
+            return
+        super().dataReceived(data)
+        if self._deadline is not None and self._is_done():
+            self._forget_deadline()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Stop to count."""
+        self._forget_deadline()
+        super().connectionLost(reason)
+
+    def _is_done(self) -> bool:
+        """Say whether the client has finished the handshake."""
+        handle = self.getHandle()
+        return handle is not None and handle.get_peer_finished() is not None
+
+    def _refuse(self, data: bytes) -> None:
+        """Tell who speaks plain HTTP; nothing to who speaks neither.
+
+        What still comes is swallowed for a moment: closing with unread input would send a reset, and the answer
+        might never be read (RFC 9112 §9.6).
+        """
+        self._refused = True
+        if not data[:1].isalpha():
+            self.transport.abortConnection()
+            return
+        self._forget_deadline()
+        self._deadline = self.factory.clock.callLater(LINGER_S, self._late)
+        self.transport.write(PLAIN_ANSWER)
+        self.transport.loseWriteConnection()
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self._refused:
+            self.transport.abortConnection()
+        else:
+            self.abortConnection()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class TlsFactory(TLSMemoryBIOFactory):
+    """Puts TLS below the protocols of another factory.
+
+    :ivar handshake_s: how long a client may take until TLS is agreed upon.
+    """
+
+    protocol = DoorTransport
+
+    def __init__(self, creator: Any, wrapped: IProtocolFactory, clock: IReactorTime, handshake_s: float) -> None:
+        super().__init__(creator, False, wrapped, clock)
+        self.clock = clock
+        self.handshake_s = handshake_s
