@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txociproxy import __version__
-from txociproxy.cli.main import main
+from tests.cli.commands import run_command
 
 
 class CheckTests(SynchronousTestCase):
     """One line and an exit status."""
-
-    def run_command(self, *words: str, **environ: str) -> tuple[int, str, str]:
-        """Return exit status, output and errors of the command."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                status = main(words, environ)
-            except SystemExit as end:  # how argparse ends
-                status = int(str(end.code))
-        return status, out.getvalue(), err.getvalue()
 
     def file(self, content: str) -> str:
         """Write a file."""
@@ -34,31 +21,29 @@ class CheckTests(SynchronousTestCase):
     def test_a_good_file(self) -> None:
         """How many upstreams there are, and which is the default; a mode is not needed."""
         file = self.file("shipped_upstreams: false\nupstreams: [{namespace: a.example}, {namespace: docker.io}]")
-        self.assertEqual(
-            self.run_command("config", "check", file), (0, f"{file}: ok: 2 upstreams, default docker.io\n", "")
-        )
+        self.assertEqual(run_command("config", "check", file), (0, f"{file}: ok: 2 upstreams, default docker.io\n", ""))
 
     def test_a_bad_file(self) -> None:
         """The one line of the start, on standard error."""
         file = self.file("mode: transparent\nupstreams:\n- namespace: a.example\n  tls: {ca: /nowhere/ca.pem}\n")
-        status, out, err = self.run_command("config", "check", file)
+        status, out, err = run_command("config", "check", file)
         self.assertEqual((status, out, err.count("\n")), (1, "", 1))
         self.assertTrue(err.startswith(f"{file}:4: upstreams[a.example].tls.ca: /nowhere/ca.pem: No such file"), err)
 
     def test_no_file(self) -> None:
         """Said as at the start; no name at all is no good file either."""
-        self.assertEqual(self.run_command("config", "check", "")[0], 1)
-        self.assertIn("cannot be read", self.run_command("config", "check", "/nowhere.yaml")[2])
+        self.assertEqual(run_command("config", "check", "")[0], 1)
+        self.assertIn("cannot be read", run_command("config", "check", "/nowhere.yaml")[2])
 
     def test_rules_of_the_mode(self) -> None:
         """They count where a mode is said: by the option, the environment or the file."""
         file = self.file("auth_cache_s: 5\n")
-        self.assertEqual(self.run_command("config", "check", file)[0], 0)
-        self.assertEqual(self.run_command("config", "check", file, "--mode", "authenticated")[0], 0)
+        self.assertEqual(run_command("config", "check", file)[0], 0)
+        self.assertEqual(run_command("config", "check", file, "--mode", "authenticated")[0], 0)
         for status, _, err in (
-            self.run_command("config", "check", file, "--mode=transparent"),
-            self.run_command("config", "check", file, PROXY_MODE="transparent"),
-            self.run_command("config", "check", self.file("mode: transparent\nauth_cache_s: 5\n")),
+            run_command("config", "check", file, "--mode=transparent"),
+            run_command("config", "check", file, PROXY_MODE="transparent"),
+            run_command("config", "check", self.file("mode: transparent\nauth_cache_s: 5\n")),
         ):
             self.assertEqual(status, 1)
             self.assertIn("auth_cache_s: counts in authenticated mode only", err)
@@ -66,28 +51,24 @@ class CheckTests(SynchronousTestCase):
     def test_the_environment_counts(self) -> None:
         """For what the file takes out of it, and for what it says itself."""
         file = self.file("upstreams: [{namespace: a.b, credentials: {username: u, password_env: TOKEN}}]")
-        self.assertEqual(self.run_command("config", "check", file)[0], 1)
-        self.assertEqual(self.run_command("config", "check", file, TOKEN="x")[0], 0)
-        self.assertEqual(self.run_command("config", "check", file, TOKEN="x", UPSTREAM_CREDENTIALS="{")[0], 1)
+        self.assertEqual(run_command("config", "check", file)[0], 1)
+        self.assertEqual(run_command("config", "check", file, TOKEN="x")[0], 0)
+        self.assertEqual(run_command("config", "check", file, TOKEN="x", UPSTREAM_CREDENTIALS="{")[0], 1)
 
     def test_bad_usage(self) -> None:
         """Status 2, as programs do."""
         for words in ((), ("config",), ("config", "check"), ("nonsense",), ("config", "check", "x", "--mode", "y")):
-            status, out, err = self.run_command(*words)
+            status, out, err = run_command(*words)
             self.assertEqual((status, out), (2, ""))
             self.assertTrue(err.startswith("usage: ociproxy"))
 
     def test_help_teaches(self) -> None:
         """What the commands do, how they end, and how the proxy itself is started."""
-        status, out, _ = self.run_command("--help")
+        status, out, _ = run_command("--help")
         self.assertEqual(status, 0)
         self.assertIn("twistd -n ociproxy --mode transparent", out)
         self.assertIn("check a configuration file", out)
-        status, out, _ = self.run_command("config", "check", "--help")
+        status, out, _ = run_command("config", "check", "--help")
         self.assertEqual(status, 0)
         for words in ("exit status", "FILE:LINE: KEY:", "--mode", "examples:"):
             self.assertIn(words, out)
-
-    def test_version(self) -> None:
-        """The package's."""
-        self.assertEqual(self.run_command("--version"), (0, f"txociproxy {__version__}\n", ""))

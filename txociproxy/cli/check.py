@@ -5,24 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from attrs import frozen
-
+from txociproxy.cli.answer import Answer
 from txociproxy.config import ConfigError, load
 
 
-@frozen
-class Answer:
-    """What a command says at its end.
-
-    :ivar status: of the process.
-    :ivar text: without the last line end.
-    """
-
-    status: int
-    text: str
-
-
-def check(said: argparse.Namespace, environ: Mapping[str, str] | None) -> Answer:
+def check(said: argparse.Namespace, environ: Mapping[str, str]) -> Answer:
     """Read a file as the start would.
 
     :param said: ``file``, and ``mode`` or None.
