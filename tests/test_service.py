@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NoReturn, cast
 
 from attrs import define, field
@@ -15,7 +16,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, Logger, capturedLogs
+from twisted.logger import ILogObserver, Logger, capturedLogs, formatEvent
 from twisted.python.components import Componentized
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,9 +26,10 @@ from txociproxy.building import BUCKET_THREADS, House, build
 from txociproxy.config import Config, load
 from txociproxy.introduction import is_public
 from txociproxy.logs import LogfmtObserver
+from txociproxy.logs.writers import FileWriter
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
-from txociproxy.process import FileWriter, observer_for
+from txociproxy.process import observer_for
 from txociproxy.service import OCIProxyService, makeService
 from txociproxy.upstreams.entries.table import UpstreamTable
 from txociproxy.wiring import core_rules
@@ -59,6 +61,10 @@ class Stage:
 
     done: list[str] = field(factory=list)
     running: int = 0
+    connections: int = 0
+    alive: list[str] = field(factory=list)
+    resets: bool = True
+    hang: Event = field(factory=Event)
     noisy: bool = True
     refusal: StorageUnavailable | None = None
     storage_end: Deferred[None] = field(factory=lambda: succeed(None))
@@ -77,6 +83,23 @@ class Stage:
     def drain(self) -> None:
         """Let go of connections."""
         self.done.append("connections drained")
+
+    def __attrs_post_init__(self) -> None:
+        self.hang.set()  # no thread hangs
+
+    def refuse_waiting(self) -> None:
+        """Let nobody wait any more."""
+        self.done.append("who waits is refused")
+
+    def cut_all(self) -> None:
+        """Cut answers."""
+        self.done.append("answers cut")
+
+    def reset_all(self) -> None:
+        """Hang up."""
+        self.done.append("connections reset")
+        if self.resets:
+            self.connections = 0
 
     def beside(self, listener: str) -> Stage:
         """Another site for the same root."""
@@ -153,9 +176,12 @@ class _Pool:
         """Work at once."""
         return maybeDeferred(function, *args)
 
-    def stop(self) -> None:
+    def stopping(self) -> Thread:
         """End."""
         self._stage.done.append("threads ended")
+        helper = Thread(target=self._stage.hang.wait, daemon=True)
+        helper.start()
+        return helper
 
 
 @define(eq=False)
@@ -167,6 +193,19 @@ class _Door:
     def getHost(self) -> Any:
         """Say where."""
         return self.address
+
+
+@define(eq=False)
+class _Stuck:
+    """A port that does not close well."""
+
+    end: Deferred[None]
+    is_told: bool = False
+
+    def stopListening(self) -> Deferred[None]:
+        """Close."""
+        self.is_told = True
+        return self.end
 
 
 class _FullReactor(MemoryReactorClock):
@@ -234,15 +273,123 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.stage.done[5:], ["threads ended"])
         self.successResultOf(ended)
 
-    def test_an_answer_that_does_not_end_does_not_hold_up_the_end(self) -> None:
-        """``drain_timeout`` is the bound."""
+    def test_an_answer_that_does_not_end_is_cut_and_does_not_hold_up_the_end(self) -> None:
+        """``drain_timeout`` is the bound; who does not even take that news within a second is reset."""
         service = self.started(OCIPROXY_DRAIN_TIMEOUT="3")
-        self.stage.running = 1
+        self.stage.done.clear()
+        self.stage.running = self.stage.connections = 1
         ended = service.stopService()
-        self.reactor.pump([0.1] * 25)
+        self.reactor.pump([0.1] * 29)
+        self.assertEqual(self.stage.done, ["connections drained"])
+        self.reactor.pump([0.1] * 2)
+        self.assertEqual(self.stage.done[1:], ["who waits is refused", "ingests abandoned", "answers cut"])
         self.assertNoResult(ended)
-        self.reactor.pump([0.1] * 10)
+        self.reactor.pump([0.1] * 11)
+        self.assertEqual(self.stage.done[4:6], ["connections reset", "ingests abandoned"])
         self.successResultOf(ended)
+
+    def test_a_connection_that_cannot_be_ended_does_not_hold_up_the_end(self) -> None:
+        """Without a drain timeout all are cut at once."""
+        service = self.started(OCIPROXY_DRAIN_TIMEOUT="0")
+        self.stage.resets = False
+        self.stage.running = self.stage.connections = 1
+        ended = service.stopService()
+        self.assertIn("answers cut", self.stage.done)
+        self.reactor.pump([0.1] * 22)
+        self.assertEqual(self.stage.done[-1], "threads ended")
+        self.successResultOf(ended)
+
+    def test_an_answer_that_is_over_may_still_be_on_its_way(self) -> None:
+        """A slow client takes the last bytes of its body after its answer has been handed over."""
+        service = self.started()
+        self.stage.running, self.stage.connections = 1, 1
+        ended = service.stopService()
+        self.reactor.advance(1)
+        self.stage.running = 0
+        self.reactor.pump([0.1] * 100)
+        self.assertNoResult(ended)
+        self.stage.connections = 0
+        self.reactor.advance(0.1)
+        self.successResultOf(ended)
+        self.assertNotIn("answers cut", self.stage.done)
+
+    def test_content_that_is_whole_is_published_before_the_storage_ends(self) -> None:
+        """Within bounds: a disk that hangs publishes nothing."""
+        for comes_true in (True, False):
+            self.setUp()
+            service = self.started()
+            self.stage.alive = ["a commit"]
+            ended = service.stopService()
+            self.reactor.pump([0.1] * 90)
+            self.assertNotIn("storage stopped", self.stage.done)
+            if comes_true:
+                self.stage.alive = []
+            with capturedLogs() as events:
+                self.reactor.pump([0.1] * (1 if comes_true else 11))
+            self.assertIn("storage stopped", self.stage.done)
+            self.assertEqual(any("is given up" in event["log_format"] for event in events), not comes_true)
+            self.successResultOf(ended)
+
+    def test_how_the_end_goes_on_is_said(self) -> None:
+        """At its start, every five seconds, when something is cut, and when all is over."""
+        service = self.started(OCIPROXY_DRAIN_TIMEOUT="12")
+        self.stage.running, self.stage.connections = 3, 4
+        with capturedLogs() as events:
+            ended = service.stopService()
+            self.reactor.pump([0.1] * 60)
+            self.stage.running = 2
+            self.reactor.pump([0.1] * 90)
+        self.successResultOf(ended)
+        said = [(formatEvent(event), event.get("answers"), event.get("left")) for event in events]
+        self.assertEqual(
+            said,
+            [
+                ("draining", 3, None),
+                ("still draining", 3, "7"),
+                ("still draining", 2, "2"),
+                ("cut 2 at the drain timeout", 2, None),
+                ("stopped", None, None),
+            ],
+        )
+        self.assertEqual((events[0]["connections"], events[0]["timeout"]), (4, "12"))
+        self.assertRegex(events[-1]["seconds"], r"^13\.\d$")
+
+    def test_nobody_is_told_to_come_while_it_ends(self) -> None:
+        """It is not ready from the first moment on, and a reload opens no door any more."""
+        service = self.started()
+        house = service._open()
+        self.stage.running = 1
+        self.assertIsNone(house.readiness.trouble())
+        ended = service.stopService()
+        self.assertEqual(house.readiness.trouble(), "draining")
+        service.reload()
+        self.assertNotIn("table of 8", self.stage.done)
+        self.stage.running = 0
+        self.reactor.advance(0.1)
+        self.successResultOf(ended)
+
+    def test_doors_of_single_upstreams_close_too(self) -> None:
+        """Before anybody is waited for, like those of all."""
+        service = self.started()
+        self.stage.running = 1
+        beside = _Stuck(succeed(None))
+        assert service._reload is not None
+        service._reload.doors["127.0.0.1:8082"] = cast(Any, beside)
+        ended = service.stopService()
+        self.assertTrue(beside.is_told)
+        self.stage.running = 0
+        self.reactor.advance(0.1)
+        self.successResultOf(ended)
+
+    def test_a_door_that_does_not_close_does_not_hold_up_the_end(self) -> None:
+        """The file of its socket may be gone."""
+        service = self.started()
+        service._ports = [cast(Any, _Stuck(end)) for end in (fail(OSError(2, "No such file")), Deferred())]
+        ended = service.stopService()
+        self.reactor.advance(3)
+        self.successResultOf(ended)
+        self.assertEqual(self.stage.done[-1], "threads ended")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_an_upstream_that_does_not_let_go_does_not_hold_up_the_end(self) -> None:
         """Connections have three seconds to close."""
@@ -469,8 +616,8 @@ class MakingTests(SynchronousTestCase):
         self.assertIsInstance(makeService(options, MemoryReactorClock()), OCIProxyService)
 
     def test_a_choice_of_the_user_of_twistd_stands(self) -> None:
-        """Only another kind of log than lines in a file or on standard output turns ours off."""
-        for twistd in (None, {"logger": "x.y"}, {"syslog": 1}):
+        """Only an observer of his own turns ours off."""
+        for twistd in (None, {"logger": "x.y"}):
             self.assertIsNone(observer_for(twistd, "info"))
         self.assertIsNotNone(observer_for({"nodaemon": True}, "info"))
 

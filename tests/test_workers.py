@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import Queue
 from typing import Any
@@ -18,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.doubles import InlineWorkers, ManualWorkers
-from txociproxy.workers import Batches, Workers
+from txociproxy.workers import Batches, Workers, stop_all
 
 PATIENCE_S = 20.0  # for a thread to do next to nothing
 
@@ -234,6 +235,21 @@ class WorkersTests(SynchronousTestCase):
         self.assertTrue(self.workers.stuck(5))
         for gate in gates[2:]:
             gate.set()
+            self.reactor.turn()
+
+    def test_pools_are_stopped_side_by_side(self) -> None:
+        """Many that hang take no longer than one, and whether any does is told."""
+        others = [Workers.make(self.reactor, 1, f"other {number}") for number in range(20)]
+        self.assertTrue(stop_all(others))
+        hanging = [Workers.make(self.reactor, 1, f"hanging {number}") for number in range(20)]
+        for each in hanging:
+            each.run(self.hang)
+        began_s = time.monotonic()
+        self.assertFalse(stop_all(hanging, 0.05))
+        self.assertLess(time.monotonic() - began_s, 0.5)
+        self.assertTrue(stop_all(others), "it may be said twice")
+        self.gate.set()
+        for _ in hanging:
             self.reactor.turn()
 
     def test_stopping_does_not_wait_for_a_thread_that_hangs(self) -> None:

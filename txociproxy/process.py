@@ -1,34 +1,57 @@
 """What belongs to the whole process when ``twistd`` runs us: signals, limits, and where log lines go."""
 
-# Twisted's log file is untyped.
-# mypy: allow-untyped-calls
-
 from __future__ import annotations
 
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from attrs import define
-from twisted.python.logfile import LogFile
+from twisted.logger import Logger
 
-from txociproxy.logs import LogfmtObserver
+from txociproxy.config import Config
+from txociproxy.logs import LineObserver, as_json, logfmt
+from txociproxy.logs.writers import FileWriter, SyslogWriter, is_journal, write_line
+from txociproxy.upstreams.entries.unlisted import MAX_ASKS, MAX_BODIES
 
+Leave = Callable[[int], object]
 # Connections of clients and upstreams, open files and spools; a usual soft limit is 1024.
 WANTED_FILES = 65536
+# Doors, pools, libraries, names that are looked up, tags and sidecars that are read.
+OTHER_FILES = 128
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+_log = Logger()
 
 
-def raise_file_limit() -> None:
-    """Allow ourselves as many descriptors as the system lets us, up to what we can use."""
+def raise_file_limit(needed: int = WANTED_FILES) -> float:
+    """Allow ourselves as many descriptors as the system lets us, up to what we can use; returns how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    wanted = max(WANTED_FILES, needed)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, wanted)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return float("inf") if soft == resource.RLIM_INFINITY else soft
+
+
+def files_needed(config: Config) -> int:
+    """Return how many descriptors all caps together may take (RULES A5).
+
+    A connection and the file that is sent on it; an ingest, its spool, and what it opens to publish that; a relayed
+    range; content that is carried from a bucket and its copy; and what upstreams may have open beside all that.
+    """
+    clients = 2 * config.max_connections
+    arriving = 3 * config.max_ingests + config.max_range_relays
+    carried = 2 * config.max_carried if config.s3 is not None else 0
+    upstreams = sum(entry.max_connections for entry in config.upstreams)
+    unlisted = MAX_BODIES + MAX_ASKS if config.unlisted == "public" else 0
+    return clients + arriving + carried + upstreams + unlisted + OTHER_FILES
 
 
 def keep_even_time(
@@ -44,23 +67,51 @@ def keep_even_time(
         reactor.seconds = lambda: began_s + even()
 
 
-def take_signals(reactor: Any, leave: Callable[[int], object] = os._exit) -> None:
+def leave_at_signals(leave: Leave = os._exit) -> None:
+    """End at once at SIGTERM or SIGINT.
+
+    That is for the start, before anybody is served: the kernel keeps signals without a handler from a process that is
+    the first of its container, and a disk that hangs would keep it there.
+    """
+    for each in ENDING:
+        signal.signal(each, lambda number, frame: leave(128 + number))
+
+
+def take_signals(reactor: Any, within_s: float, leave: Leave = os._exit) -> None:
     """End well at the first SIGTERM or SIGINT, and at once at the second.
 
     Twisted's own handlers let the process die by the signal after a clean end, and a second signal does nothing.
     They are set when the reactor starts, so this has to be called after that.
+
+    :param within_s: how long the end may take; then the process leaves, see :func:`leave_at_last`.
     """
 
-    def at_once(number: int, _: FrameType | None) -> None:
-        leave(128 + number)
-
     def first(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, at_once)
+        leave_at_signals(leave)
+        leave_at_last(within_s, leave)
         reactor.callFromThread(reactor.stop)
 
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in ENDING:
         signal.signal(each, first)
+
+
+def leave_at_last(within_s: float, leave: Leave = os._exit) -> None:
+    """End the process after so many seconds, with status 0, whatever still hangs; a later call sets another time.
+
+    The reactor waits for threads of its own, which ask for addresses, as long as they take.  An alarm needs no
+    thread and interrupts also one that waits for others; the second one comes if the log hangs too.
+    """
+    told: list[int] = []
+
+    def fired(number: int, _: FrameType | None) -> None:
+        if not told:
+            told.append(number)
+            with suppress(Exception):
+                _log.error("something hangs at the end; the process leaves without it")
+        leave(0)
+
+    signal.signal(signal.SIGALRM, fired)
+    signal.setitimer(signal.ITIMER_REAL, within_s, 1.0)
 
 
 def take_reloads(reactor: Any, reload: Callable[[], object]) -> None:
@@ -68,39 +119,23 @@ def take_reloads(reactor: Any, reload: Callable[[], object]) -> None:
     signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
 
 
-def observer_for(twistd: Mapping[str, Any] | None, threshold: str) -> LogfmtObserver | None:
+def observer_for(
+    twistd: Mapping[str, Any] | None,
+    threshold: str,
+    log_format: Literal["logfmt", "json"] = "logfmt",
+    journal_stream: str | None = None,
+) -> LineObserver | None:
     """Return what writes our log lines to where ``twistd`` would; None where its user has chosen another log.
 
     :param twistd: the options of ``twistd`` itself; None when there is none.
+    :param journal_stream: what systemd says about our standard output (JOURNAL_STREAM); then lines say their level.
     """
-    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
+    if twistd is None or twistd.get("logger"):
         return None
+    form = as_json if log_format == "json" else logfmt
+    if twistd.get("syslog"):
+        return LineObserver(SyslogWriter(str(twistd.get("prefix") or "ociproxy")), threshold, form, marks=True)
     name = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
-    return LogfmtObserver(write_line if name == "-" else FileWriter(name), threshold)
-
-
-@define(eq=False)
-class FileWriter:
-    """Writes to a log file, which is opened by the first line: nothing is touched while options are read."""
-
-    _name: str
-    _file: LogFile | None = None
-
-    def __call__(self, line: str) -> None:
-        """Write one line."""
-        if self._file is None:
-            self._file = LogFile.fromFullPath(self._name)
-        self._file.write(line)
-
-    def close(self) -> None:
-        """Close the file; the end of the process does so too."""
-        if self._file is not None:
-            self._file.close()
-
-
-def write_line(line: str) -> None:
-    """Write to the real standard output; ``sys.stdout`` is the log itself by then."""
-    stdout = sys.__stdout__
-    if stdout is not None:
-        stdout.write(line)
-        stdout.flush()
+    if name == "-":
+        return LineObserver(write_line, threshold, form, marks=is_journal(journal_stream))
+    return LineObserver(FileWriter(name), threshold, form)

@@ -12,7 +12,6 @@ from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -20,19 +19,30 @@ from twisted.python.failure import Failure
 from txociproxy import __version__
 from txociproxy.building import House, build
 from txociproxy.config import Config
-from txociproxy.introduction import is_public, place_of_storage, storage_words, trust_lines
+from txociproxy.draining import ENDS_WITHIN_S, end_house, soon
+from txociproxy.introduction import place_of_storage, plain_warning, storage_words, trust_lines
 from txociproxy.oci.errors import StorageUnavailable
 from txociproxy.options import Options
-from txociproxy.process import keep_even_time, observer_for, raise_file_limit, take_reloads, take_signals
+from txociproxy.process import (
+    files_needed,
+    keep_even_time,
+    leave_at_last,
+    leave_at_signals,
+    observer_for,
+    raise_file_limit,
+    take_reloads,
+    take_signals,
+)
 from txociproxy.reload import DoorClosed, Reload
-from txociproxy.web.doors import door, place_of
+from txociproxy.web.doors import door, parted, place_of
+from txociproxy.web.inherited import DoorTrouble, Inherited
 from txociproxy.web.site import DoorSite
 
 __all__ = ["Options", "makeService"]
 
-POLL_S = 0.1
-# A server that does not let go of a connection, or a bucket that does not answer, does not hold up the end.
-CLOSE_S = 3.0
+# Then the reactor and the interpreter have their own threads to end.
+LAST_S = 5.0
+ADMIN = "--admin-listen"
 
 
 class OCIProxyService(MultiService):
@@ -66,6 +76,8 @@ class OCIProxyService(MultiService):
         self._house: House | None = None
         self._reload: Reload | None = None
         self._ports: list[IListeningPort] = []
+        self._admin_port: IListeningPort | None = None
+        self._inherited = Inherited()
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Say who we are, and write our own log lines from the first one on.
@@ -92,13 +104,16 @@ class OCIProxyService(MultiService):
             self.log.emit(level, text, namespaces=",".join(namespaces))
 
     def _doors(self) -> list[str]:
-        """Return the listeners of all, then those of one upstream."""
-        return [*self._config.listen, *(entry.listen for entry in self._config.upstreams if entry.listen)]
+        """Return the listeners of all, then those of one upstream, then that of whoever runs the proxy."""
+        config = self._config
+        beside = (entry.listen for entry in config.upstreams if entry.listen)
+        return [*config.listen, *beside, *filter(None, [config.admin_listen])]
 
     def privilegedStartService(self) -> None:
         """Build everything and open the doors while we may; threads would not survive becoming a daemon before."""
         super().privilegedStartService()
         if self._owns_process:
+            leave_at_signals()
             # From the moment that anybody can connect to us, others can signal us too; until then it would be the end.
             take_reloads(self._reactor, self.reload)
         self._open()
@@ -117,22 +132,42 @@ class OCIProxyService(MultiService):
     def _running(self) -> None:
         """Take over the process, and say that clients can come."""
         if self._owns_process:
-            raise_file_limit()
-            take_signals(self._reactor)
+            self._check_files()
+            take_signals(self._reactor, self._config.drain_timeout_s + ENDS_WITHIN_S)
         if self._house is not None and self._house.measuring is not None:
             self._house.measuring.start(self._house)
-        if self._config.mode == "authenticated" and any(map(is_public, self._ports)):
-            self.log.warn("passwords and tokens cross the network in plain HTTP; put a TLS proxy in front")
-        self.log.info("listening", doors=",".join(place_of(port) for port in self._ports))
+        if self._house is not None and self._house.door_tls is not None:
+            self._house.door_tls.start()
+        beside = self._reload.doors.values() if self._reload is not None else ()
+        warning = plain_warning(self._config, [*self._ports, *beside])
+        if warning is not None:
+            self.log.warn(warning)
+        ports = [*self._ports, *filter(None, [self._admin_port])]
+        self.log.info("listening", doors=",".join(map(place_of, ports)))
+
+    def _check_files(self) -> None:
+        """Take as many descriptors as we may, and say so if the caps need more."""
+        needed = files_needed(self._config)
+        allowed = raise_file_limit(needed)
+        if allowed < needed:
+            self.log.warn(
+                "only {allowed} files may be open, the configured limits may need {needed}; "
+                "raise that (LimitNOFILE=, ulimit -n) or lower --max-connections",
+                allowed=int(allowed),
+                needed=needed,
+            )
 
     def _open(self) -> House:
         """Build the house, once."""
         if self._house is None:
             try:
                 house = self._house = self._make(self._config, self._reactor)
+                self._inherited = Inherited.of_process()
                 self._ports = [self._listen(place, house.site) for place in self._config.listen]
                 beside = [entry.listen for entry in self._config.upstreams if entry.listen is not None]
                 doors = {place: self._listen(place, house.site.beside(place)) for place in beside}
+                if house.admin is not None and self._config.admin_listen is not None:
+                    self._admin_port = self._listen(self._config.admin_listen, house.admin, ADMIN)
             except (DoorClosed, ValueError) as error:
                 raise SystemExit(str(error)) from error
             self._reload = Reload(
@@ -148,8 +183,10 @@ class OCIProxyService(MultiService):
         """Read the configuration again (SIGHUP)."""
         if self._reload is not None:
             self._reload.begin()
+        if self._house is not None and self._house.door_tls is not None:
+            self._house.door_tls.reload()
 
-    def _listen(self, place: str, site: DoorSite) -> IListeningPort:
+    def _listen(self, place: str, site: DoorSite, option: str = "--listen") -> IListeningPort:
         """Open one door.
 
         :raises DoorClosed: it cannot be opened.
@@ -157,10 +194,16 @@ class OCIProxyService(MultiService):
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
         site.noisy = False  # we say ourselves where we listen
-        door(self._reactor, place).listen(site).addCallbacks(ports.append, failures.append)
+        tls, mode = None if self._house is None else self._house.door_tls, None
+        if option == ADMIN:  # plain unless said, and a Unix socket is its owner's only (RULES G5)
+            tls, mode = tls if parted(place)[0] == "https" else None, 0o600
+        opening = door(self._reactor, place, tls, self._inherited, mode).listen(site)
+        opening.addCallbacks(ports.append, failures.append)
         for failure in failures:
+            if failure.check(DoorTrouble):
+                raise DoorClosed(f"{option}: {place!r}: {failure.getErrorMessage()}")
             failure.trap(CannotListenError, OSError)
-            raise DoorClosed(f"--listen: {place!r}: {failure.getErrorMessage()}; choose another address or port")
+            raise DoorClosed(f"{option}: {place!r}: {failure.getErrorMessage()}; choose another address or port")
         return ports[0]
 
     def stopService(self) -> Deferred[None]:
@@ -168,40 +211,34 @@ class OCIProxyService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        began_s = self._reactor.seconds()
         await _fired(super().stopService())
-        ports, self._ports = self._ports, []
-        if self._reload is not None:
-            self._reload.stop()
-            ports = [*ports, *self._reload.doors.values()]
-        for port in ports:
-            await _fired(port.stopListening())
         house, self._house = self._house, None
+        if house is not None:
+            house.readiness.draining = True
+        await self._close_doors()
         if house is None:
             return
-        house.readiness.draining = True
-        house.site.census.drain()
-        await self._answers_end(house)
-        if house.measuring is not None:
-            house.measuring.stop()
-        house.ingests.abandon_all()
-        await self._soon(house.storage.stop())
-        if house.ways is not None:
-            await self._soon(house.ways.stop())
-        await self._soon(house.upstreams.stop())
-        for pool in house.pools:
-            pool.stop()
+        if house.door_tls is not None:
+            house.door_tls.stop()
+        await end_house(house, self._reactor, self._config.drain_timeout_s, self._close_admin)
+        if self._owns_process:
+            leave_at_last(LAST_S)
+        self.log.info("stopped", seconds=f"{self._reactor.seconds() - began_s:.1f}")
 
-    async def _soon(self, ending: Deferred[None]) -> None:
-        """Wait for an end, within bounds; whatever comes of it, the rest has to end too."""
-        ending.addTimeout(CLOSE_S, self._reactor, lambda *_: None)
-        await ending.addErrback(lambda failure: self.log.failure("something did not end well", failure))
+    async def _close_doors(self) -> None:
+        """Let nobody in any more; the door of whoever runs the proxy stays open."""
+        ports, self._ports = self._ports, []
+        reload, self._reload = self._reload, None
+        if reload is not None:
+            reload.stop()
+            ports = [*ports, *reload.doors.values()]
+        for port in ports:
+            await soon(self._reactor, port.stopListening)
 
-    async def _answers_end(self, house: House) -> None:
-        """Wait for running answers, within bounds; what still runs then is cut by the end of the process."""
-        left_s = self._config.drain_timeout_s
-        while left_s > 0 and house.site.resource.running:
-            left_s -= POLL_S
-            await deferLater(self._reactor, POLL_S)
+    def _close_admin(self) -> object:
+        admin, self._admin_port = self._admin_port, None
+        return None if admin is None else admin.stopListening()
 
 
 async def _fired(result: object) -> None:
@@ -217,5 +254,5 @@ def makeService(options: Options, reactor: Any = None) -> OCIProxyService:
         from twisted.internet import reactor
     if twistd is not None:
         keep_even_time(reactor)
-    observer = observer_for(twistd, options.config.log_level)
+    observer = observer_for(twistd, options.config.log_level, options.config.log_format, options.config.journal_stream)
     return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None, reread=options.reread)

@@ -6,7 +6,8 @@ and are stopped from a helper thread with a bound: one stuck in the kernel never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from threading import Thread
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from txociproxy.interfaces import IWorkers
 
 T = TypeVar("T")
+PATIENCE_S = 2.0
 
 
 class DaemonThread(Thread):
@@ -78,13 +80,28 @@ class Workers:
     def _now(self) -> float:
         return cast(IReactorTime, self._reactor).seconds()
 
-    def stop(self, patience_s: float = 2.0) -> None:
+    def stop(self, patience_s: float = PATIENCE_S) -> None:
         """Stop the threads; those that are stuck are left behind after ``patience_s`` seconds.  Blocks that long."""
-        if self._pool.joined:
-            return
-        helper = Thread(target=self._pool.stop, daemon=True)
+        stop_all([self], patience_s)
+
+    def stopping(self) -> Thread:
+        """Begin to stop the threads; the one that is returned ends when they have."""
+        helper = Thread(target=self._stop, daemon=True)
         helper.start()
-        helper.join(patience_s)
+        return helper
+
+    def _stop(self) -> None:
+        if not self._pool.joined:
+            self._pool.stop()
+
+
+def stop_all(pools: Iterable[Workers], patience_s: float = PATIENCE_S) -> bool:
+    """Stop several pools side by side; says whether no thread was left behind.  Blocks for the patience at most."""
+    helpers = [pool.stopping() for pool in pools]
+    end_s = time.monotonic() + patience_s
+    for helper in helpers:
+        helper.join(max(0.0, end_s - time.monotonic()))
+    return not any(helper.is_alive() for helper in helpers)
 
 
 @define(eq=False)

@@ -35,7 +35,7 @@ class RedirectPathTests(FarCase):
     def raw(self, *fields: str) -> str:
         """Return the bytes of an answer on a connection, without its date."""
         site = DoorSite(self.door.root, self.clock, Census(DoorLimits()))
-        head = "\r\n".join((f"GET {self.path} HTTP/1.1", "Host: cache.example", *fields))
+        head = "\r\n".join((f"GET {self.path} HTTP/1.1", "Host: cache.example", "X-Request-Id: r", *fields))
         told = Line(site=site).send(f"{head}\r\n\r\n".encode()).decode()
         return "".join(line for line in told.splitlines(keepends=True) if not line.startswith("Date: "))
 
@@ -49,6 +49,8 @@ class RedirectPathTests(FarCase):
                 f"Docker-Content-Digest: {self.digest}",
                 f"Cache-Control: {control}",
                 "Docker-Distribution-Api-Version: registry/2.0",
+                "Cache-Status: txociproxy; hit; detail=redirect",
+                "X-Request-Id: r",
                 "\r\n",
             )
         )

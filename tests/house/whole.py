@@ -21,6 +21,7 @@ from txociproxy.asking import Asking
 from txociproxy.assembly import CoreRules, assemble
 from txociproxy.envelopes import Envelopes
 from txociproxy.interfaces import IMode
+from txociproxy.metrics import Metrics
 from txociproxy.modes import Authenticated, Transparent
 from txociproxy.storage.memory import MemoryStorage
 from txociproxy.upstreams.connecting.agents import Line
@@ -28,6 +29,7 @@ from txociproxy.upstreams.entries.entry import Entry
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.web.making import make_root
+from txociproxy.web.pages import Pages
 from txociproxy.web.settings import WebSettings
 
 Handler = Callable[[str, str, Headers], Answer]
@@ -70,15 +72,19 @@ class WholeHouse(Registry):
         self.net = FakeNet(handler)
         entries = entries or (Entry(NAMESPACE, (URL,)),)
         table = LiveTable(UpstreamTable(entries, entries[0].namespace, unlisted))
-        self.upstreams = Upstreams(self.clock, table, InlineWorkers(), lambda _: Line(self.net))
+        self.metrics = Metrics()
+        self.metrics.know(entry.namespace for entry in entries)
+        self.upstreams = Upstreams(self.clock, table, InlineWorkers(), lambda _: Line(self.net), metrics=self.metrics)
         self.storage = MemoryStorage()
+        now, rules = self.clock.seconds, CoreRules()
         core = assemble(
-            self.storage, self._mode(mode), self.upstreams, InlineWorkers(), self.clock, self.clock.seconds, CoreRules()
+            self.storage, self._mode(mode), self.upstreams, InlineWorkers(), self.clock, now, rules, self.metrics
         )
         self.core = core
         self.envelopes = Envelopes(KEY, self.clock.seconds)
         settings = WebSettings(is_transparent=mode == "transparent")
-        self.root = make_root(self.clock, core.cache, table, self.envelopes, settings)
+        pages = Pages(exposition=self.metrics.exposition)
+        self.root = make_root(self.clock, core.cache, table, self.envelopes, settings, self.metrics, pages)
         self.agent = RequestTraversalAgent(self.root)
 
     def _mode(self, mode: str) -> IMode:
