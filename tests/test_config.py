@@ -69,7 +69,7 @@ class DefaultTests(ConfigTestCase):
         }
         names = {setting.name for setting in SETTINGS} - become
         made = {"upstreams", "min_free_fraction", "min_free_bytes", "max_ingest_memory_bytes", "outbound"}
-        made |= {"s3", "spool_dir", "redirect_above_bytes", "no_redirect", "drain_timeout_s"}
+        made |= {"s3", "spool_dir", "redirect_above_bytes", "no_redirect", "drain_timeout_s", "journal_stream"}
         self.assertEqual({attribute.name for attribute in fields(Config)}, names | made)
 
     def test_the_root_directory(self) -> None:

@@ -227,7 +227,8 @@ class OtherProgramsTests(SynchronousTestCase):
             r"not offered, because \w",
             r"read by the AWS SDK",
             r"`make run`",
-            r"`ociproxy --version",
+            r"`ociproxy (--version|healthcheck)`",
+            r"in `deploy/",
             r"`UPSTREAM_CREDENTIALS`",
         )
         self.assertEqual([ours for ours, _ in self.answers() if not re.match("|".join(kinds), ours)], [])

@@ -46,6 +46,7 @@ class Config:
     :ivar default_namespace: the namespace of one of the upstreams.
     :ivar unlisted: what becomes of all other namespaces.
     :ivar auth_cache_s: 0 in transparent mode.
+    :ivar journal_stream: what systemd says about our standard output (systemd.exec(5), ``JOURNAL_STREAM``).
     :ivar outbound: the proxies of the environment, through which upstreams are reached.
     """
 
@@ -102,6 +103,7 @@ class Config:
     log_level: str
     log_format: Literal["logfmt", "json"]
     outbound: OutboundProxies
+    journal_stream: str | None = None
 
 
 def load(
@@ -134,6 +136,7 @@ def load(
     _check_users(values["htpasswd_file"], said)
     values.update(chosen_doors(values, said))
     values["outbound"] = _outbound(environ)
+    values["journal_stream"] = environ.get("JOURNAL_STREAM")
     _check_access(values, said)
     if values["fs_root"] is None:
         values["fs_root"] = _default_root(environ, os.geteuid() == 0 if is_root is None else is_root)
