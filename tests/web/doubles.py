@@ -29,7 +29,8 @@ from txociproxy.upstreams.entries.table import Entry, LiveTable, UpstreamTable, 
 from txociproxy.web.channel import Channel
 from txociproxy.web.making import make_root
 from txociproxy.web.settings import WebSettings
-from txociproxy.web.site import Census, DoorLimits, DoorSite
+from txociproxy.web.site import Census, DoorLimits, DoorSite, DoorTimes
+from txociproxy.web.switch import Switch
 
 if TYPE_CHECKING:
     from txociproxy.cache import Cache
@@ -42,8 +43,8 @@ class Wire(StringTransport):  # type: ignore[misc]
     half_closed = False
 
     def loseWriteConnection(self) -> None:
-        """Half close."""
-        self.half_closed = True
+        """Half close; a real one waits for ever while somebody promises more."""
+        self.half_closed = self.producer is None
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing waits here."""
@@ -72,25 +73,35 @@ class Line:
     """One client's connection to a site in memory."""
 
     def __init__(
-        self, limits: DoorLimits | None = None, site: DoorSite | None = None, peer: IAddress | None = None
+        self,
+        limits: DoorLimits | None = None,
+        site: DoorSite | None = None,
+        peer: IAddress | None = None,
+        times: DoorTimes | None = None,
     ) -> None:
         self.clock = Clock()
         self.root = Echo()
-        self.site = site or DoorSite(self.root, self.clock, Census(limits or DoorLimits()))
+        self.site = site or DoorSite(self.root, self.clock, Census(limits or DoorLimits()), times=times)
         self.wire = Wire(peerAddress=peer or client("192.0.2.1"))
-        channel = self.site.buildProtocol(self.wire.getPeer())
-        assert isinstance(channel, Channel)
-        self.channel = channel
-        self.channel.makeConnection(self.wire)
+        door = self.site.buildProtocol(self.wire.getPeer())
+        assert isinstance(door, Switch)
+        self.door = door
+        self.door.makeConnection(self.wire)
 
     def send(self, data: bytes) -> bytes:
         """Send bytes in one piece and return all that was answered so far."""
-        self.channel.dataReceived(data)
+        self.door.dataReceived(data)
         return bytes(self.wire.value())
 
     def hang_up(self) -> None:
         """The client closes."""
-        self.channel.connectionLost(Failure(ConnectionDone()))
+        self.door.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def channel(self) -> Channel:
+        """What speaks HTTP/1.1, once the first bytes have come."""
+        assert isinstance(self.door.spoken, Channel)
+        return self.door.spoken
 
     @property
     def status(self) -> int:

@@ -302,6 +302,17 @@ class MetricTests(AccessCase):
         self.registry.get("/healthz")
         self.assertEqual(self.value("time_to_first_byte_seconds_count", kind="page", outcome="error"), 0)
 
+    def test_a_quick_answer_is_measured_as_it_is(self) -> None:
+        """A hit takes less than the millisecond that is the least a line tells."""
+        waits: Deferred[Serve | Relay | Redirect] = Deferred()
+        self.registry.cache.waiting = waits
+        asked = self.registry.begin("GET", BLOB)
+        self.registry.clock.advance(0.0004)
+        waits.callback(serve(DATA))
+        self.registry.answer_of(asked, "GET")
+        total_s = self.value("time_to_first_byte_seconds_sum", kind="blob", outcome="hit")
+        self.assertAlmostEqual(total_s, 0.0004, 6)
+
     def test_the_first_byte_is_the_first_one_only(self) -> None:
         """And none is told of where the client is gone and nothing leaves."""
         told: list[str] = []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from ipaddress import ip_network
 
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web import http
 
-from tests.web.doubles import Line
-from txociproxy.web.channel import LINGER_BYTES, LINGER_S
-from txociproxy.web.site import DoorLimits
+from tests.web.doubles import Echo, Line, client
+from txociproxy.web.channel import CUT_S, LINGER_BYTES, LINGER_S
+from txociproxy.web.site import Census, DoorLimits, DoorSite, DoorTimes
 
 HOST = b"Host: cache.example\r\n"
 GET = b"GET /v2/ HTTP/1.1\r\n" + HOST
@@ -273,6 +274,7 @@ class ConnectionCapTests(SynchronousTestCase):
         """The cap per client address holds; a place given back is free again."""
         first = Line(DoorLimits(max_connections_per_client=1))
         second = Line(site=first.site)
+        second.send(GET)
         self.assertEqual(second.status, 503)
         self.assertTrue(second.wire.half_closed)
         second.hang_up()
@@ -284,7 +286,41 @@ class ConnectionCapTests(SynchronousTestCase):
     def test_the_cap_of_all_connections_holds(self) -> None:
         """It counts across addresses."""
         first = Line(DoorLimits(max_connections=1))
-        self.assertEqual(Line(site=first.site).status, 503)
+        for host in ("192.0.2.1", "192.0.2.2"):
+            second = Line(site=first.site, peer=client(host))
+            answer = second.send(GET + b"\r\n" + SMUGGLED)
+            self.assertEqual((second.status, second.root.seen), (503, []))
+            self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+
+    def test_who_is_turned_away_and_says_nothing_is_told_soon(self) -> None:
+        """It has no place, so nothing else bounds how many of these there are."""
+        first = Line(DoorLimits(max_connections=1))
+        second = Line(site=first.site)
+        first.clock.advance(LINGER_S)
+        self.assertEqual((second.status, second.wire.half_closed), (503, True))
+        first.clock.advance(LINGER_S)
+        self.assertTrue(second.wire.disconnecting)
+        self.assertFalse(first.wire.disconnecting)
+
+    def test_a_trusted_proxy_has_no_limit_of_its_own(self) -> None:
+        """Its address stands for many clients; but all places together are as many as ever."""
+        reached: list[str] = []
+        trusted = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
+        census = Census(DoorLimits(4, 1), reached.append, trusted)
+        site = DoorSite(Echo(), Clock(), census)
+        for host in ("192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "198.51.100.1", "192.0.2.1"):
+            Line(site=site, peer=client(host))
+        self.assertEqual((census.connections, reached), (4, ["max_connections"]))
+        Line(site=site, peer=client("198.51.100.1"))
+        self.assertEqual(census.uses()["max_connections_per_client"], (1, 1))
+
+    def test_who_is_no_trusted_proxy_has_its_limit(self) -> None:
+        """Trust is for networks that were named."""
+        census = Census(DoorLimits(4, 1), trusted=(ip_network("192.0.2.0/24"),))
+        site = DoorSite(Echo(), Clock(), census)
+        for _ in range(2):
+            Line(site=site, peer=client("198.51.100.1"))
+        self.assertEqual(census.connections, 1)
 
     def test_draining_closes_what_is_idle_and_the_rest_after_its_answer(self) -> None:
         """The end of the process waits for answers, not for connections."""
@@ -326,35 +362,76 @@ class ConnectionCapTests(SynchronousTestCase):
         warnings = [event for event in events if event["log_level"] is LogLevel.warn]
         self.assertEqual([event["client"] for event in warnings], ["192.0.2.1"] * 2)
 
-    def test_an_idle_connection_is_closed_after_a_minute(self) -> None:
-        """Nobody holds a place for nothing."""
+
+class TimeTests(SynchronousTestCase):
+    """How long a client may take for a head, and between two requests."""
+
+    def test_a_connection_that_says_nothing_is_closed(self) -> None:
+        """Its first byte must come within the time for a head; then that is counted anew."""
         line = Line()
-        line.clock.advance(61)
+        line.clock.advance(19)
+        self.assertFalse(line.wire.disconnecting)
+        line.clock.advance(1)
+        self.assertTrue(line.wire.disconnecting)
+        line.clock.advance(CUT_S)
+        self.assertTrue(line.wire.disconnected)
+
+    def test_a_client_may_rest_between_two_requests(self) -> None:
+        """For a minute, or what is configured."""
+        for times, idle_s in ((None, 60), (DoorTimes(header_s=5, idle_s=7), 7)):
+            line = Line(times=times)
+            line.send(GET + b"\r\n")
+            line.clock.advance(idle_s - 1)
+            line.send(GET + b"\r\n")
+            line.clock.advance(idle_s - 0.5)
+            self.assertFalse(line.wire.disconnecting)
+            line.clock.advance(0.5)
+            self.assertTrue(line.wire.disconnecting)
+
+    def test_head_and_form_have_twenty_seconds_from_their_first_byte(self) -> None:
+        """However often another byte comes; the first request as well as a later one."""
+        form = b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 99\r\n\r\n"
+        for before in (b"", GET + b"\r\n"):
+            for data in (b"G", GET + b"X: " + b"x" * 50, form):
+                line = Line()
+                line.clock.advance(5)
+                line.send(before)
+                line.clock.advance(10)
+                line.send(data)
+                for _ in range(9):
+                    line.clock.advance(2)
+                    line.send(b"x")
+                self.assertFalse(line.wire.disconnecting)
+                line.clock.advance(2)
+                self.assertTrue(line.wire.disconnecting, (before, data))
+
+    def test_a_head_that_waits_behind_an_answer_counts_from_there(self) -> None:
+        """Nobody has read it before; and half of one does not make the connection idle."""
+        line = Line()
+        line.root.waits = True
+        line.send(GET + b"\r\n" + GET)
+        line.clock.advance(100)
+        line.channel.requests[0].finish()
+        line.clock.advance(19)
+        self.assertFalse(line.wire.disconnecting)
+        line.clock.advance(1)
         self.assertTrue(line.wire.disconnecting)
 
-    def test_a_request_that_drips_is_closed_after_a_minute(self) -> None:
-        """Head and form count from the first byte; a request that came in time starts the minute anew."""
-        for data in (GET + b"X: " + b"x" * 50, b"POST /v2/_token HTTP/1.1\r\n" + HOST + b"Content-Length: 99\r\n\r\n"):
-            line = Line()
-            line.clock.advance(50)
-            line.send(GET + b"\r\n")
-            line.clock.advance(50)
-            line.send(data)
-            for _ in range(5):
-                line.clock.advance(11)
-                line.send(b"x")
-            self.assertFalse(line.wire.disconnecting)
-            line.clock.advance(6)
-            self.assertTrue(line.wire.disconnecting)
+    def test_an_answer_may_take_its_time(self) -> None:
+        """It has other clocks."""
+        line = Line()
+        line.root.waits = True
+        line.send(GET + b"\r\n")
+        line.clock.advance(1000)
+        self.assertFalse(line.wire.disconnecting)
 
 
 class NegotiationTests(SynchronousTestCase):
     """What a TLS door offers."""
 
-    def test_only_http_1_1_is_offered(self) -> None:
-        """A client that was offered h2 would speak it, whatever else is installed here."""
-        self.patch(http, "H2_ENABLED", True)
-        self.assertEqual(Line().site.acceptableProtocols(), [b"http/1.1"])
+    def test_what_is_faster_comes_first(self) -> None:
+        """The first of ours that the client has too is taken (RULES A7)."""
+        self.assertEqual(Line().site.acceptableProtocols(), [b"http/1.1", b"h2"])
 
 
 class PersistenceTests(SynchronousTestCase):

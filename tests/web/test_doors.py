@@ -88,6 +88,19 @@ class ListenTests(SynchronousTestCase):
             self.successResultOf(door(reactor, "unix:/run/admin.sock", mode=mode).listen(Factory()))
             self.assertEqual(reactor.unixServers[0][3], expected)
 
+    def test_rights_of_a_unix_socket_in_twisteds_words(self) -> None:
+        """Theirs would be everybody's, also of a socket that is meant for its owner; what they say counts."""
+        for words, mode, expected in (
+            ("unix:run/admin", 0o600, 0o600),
+            ("unix:/run/admin:lockfile=0", 0o600, 0o600),
+            ("haproxy:unix:/run/admin", 0o600, 0o600),
+            ("unix:/run/admin:mode=660", 0o600, 0o660),
+            ("unix:run/s", None, 0o666),
+        ):
+            reactor = MemoryReactorClock()
+            self.successResultOf(door(reactor, words, mode=mode).listen(Factory()))
+            self.assertEqual(reactor.unixServers[0][3], expected, words)
+
     def test_a_socket_that_a_killed_process_left_is_no_obstacle(self) -> None:
         """One that somebody listens on is not taken away, nor is any other file."""
         with tempfile.TemporaryDirectory() as directory:

@@ -8,7 +8,7 @@ import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import unix
 from twisted.internet.defer import maybeDeferred
@@ -151,6 +151,16 @@ class AdoptTests(SynchronousTestCase):
         self.assertTrue(place_of(port.ports[2]).endswith("/s"))
         for descriptor in given[:2]:
             self.assertRaises(OSError, os.fstat, descriptor)
+
+    def test_programs_that_we_start_do_not_inherit_them(self) -> None:
+        """systemd hands them over as everybody's; a credential helper could take our clients' connections."""
+        given = (self.tcp(), self.unix())
+        for descriptor in given:
+            os.set_inheritable(descriptor, True)
+        port = self.listen(*given)
+        assert isinstance(port, Ports)
+        self.assertFalse(os.get_inheritable(cast(unix.Port, port.ports[1]).fileno()))
+        self.assertRaises(OSError, os.fstat, given[0])
 
     def test_what_listens_knows_whether_the_socket_is_local(self) -> None:
         """TLS is for the others."""

@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from treq.testing import RequestTraversalAgent
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IResponse
 
 from tests.doubles import InlineWorkers, ManualWorkers
-from tests.web.doubles import Answer, Registry, serve
+from tests.web.doubles import Answer, Line, Registry, serve
 from tests.web.test_passwords import entry
 from txociproxy.interfaces import ANONYMOUS, IWorkers, Relay
 from txociproxy.metrics import Metrics
-from txociproxy.web.lock import FAILURES_PER_CLIENT, FAILURES_PER_USER, KEPT_S, MAX_CHECKS, Lock
+from txociproxy.web.lock import FAILURES_PER_CLIENT, FAILURES_PER_USER, KEPT_S, MAX_CHECKS, Lock, counted_as
 from txociproxy.web.making import make_root
 from txociproxy.web.passwords import UserFile
 from txociproxy.web.settings import WebSettings
+from txociproxy.web.site import Census, DoorLimits, DoorSite
 
 MANIFEST = "/v2/library/alpine/manifests/latest"
 CHALLENGE = 'Basic realm="txociproxy", charset="UTF-8"'
@@ -160,6 +162,17 @@ class KeepingTests(LockedTestCase):
         self.assert_locked(self.get(GOOD))
         self.assertEqual(self.get(basic("bob", "new")).status, 200)
 
+    def test_a_check_that_began_before_a_reload_counts_no_longer_than_itself(self) -> None:
+        """It may have looked at the file of before."""
+        workers = ManualWorkers()
+        self.use(workers)
+        asked = self.registry.begin("GET", MANIFEST, GOOD)
+        self.lock.forget()
+        workers.work()
+        self.assertEqual(self.registry.answer_of(asked).status, 200)
+        self.registry.begin("GET", MANIFEST, GOOD)
+        self.assertEqual(len(workers.jobs), 1)
+
     def test_a_broken_file_locks_nobody_out_and_is_told(self) -> None:
         """Once, and without what stands in it."""
         self.get(GOOD)
@@ -209,6 +222,38 @@ class GuessingTests(LockedTestCase):
         self.assertEqual(self.get(basic("bob", "new")).status, 200)
         self.registry.clock.advance(61)
         self.assertEqual(self.get(WRONG).status, 401)
+
+    def test_guesses_side_by_side_learn_no_more_than_one_after_another(self) -> None:
+        """All are begun before the first is found wrong; the right one among them is not told, nor kept."""
+        workers = ManualWorkers()
+        self.use(workers)
+        guesses = [basic("ann", f"guess{number}") for number in range(FAILURES_PER_USER)]
+        asked = [self.registry.begin("GET", MANIFEST, each) for each in (*guesses, GOOD)]
+        workers.work()
+        self.assertEqual([self.registry.answer_of(each).status for each in asked], [401] * FAILURES_PER_USER + [429])
+        self.assertEqual(self.registry.cache.asked, [])
+        again = self.registry.begin("GET", MANIFEST, GOOD)
+        self.assertEqual(self.registry.answer_of(again).status, 429)
+        self.registry.clock.advance(61)
+        later = self.registry.begin("GET", MANIFEST, GOOD)
+        workers.work()
+        self.registry.cache.verdict = serve(b"{}")
+        self.assertEqual(self.registry.answer_of(later).status, 200)
+
+    def test_a_network_of_ipv6_has_no_more_guesses_than_an_address(self) -> None:
+        """Who has one address there has the whole /64; the neighbours of a link are each somebody else."""
+        site = DoorSite(self.registry.root, self.registry.clock, Census(DoorLimits()))
+        guess = f"GET {MANIFEST} HTTP/1.1\r\nHost: x\r\nAuthorization: {WRONG[1]}\r\n\r\n".encode()
+        told = [
+            Line(site=site, peer=IPv6Address("TCP", f"2001:db8::{number:x}", 1)).send(guess).split(b" ")[1]
+            for number in range(1, FAILURES_PER_USER + 2)
+        ]
+        self.assertEqual(told, [b"401"] * FAILURES_PER_USER + [b"429"])
+        self.assertEqual(counted_as("192.0.2.7"), "192.0.2.7")
+        self.assertEqual(counted_as("-"), "-")
+        self.assertEqual(counted_as("2001:db8:0:1::7"), counted_as("2001:db8:0:1:ffff::8"))
+        self.assertNotEqual(counted_as("2001:db8:0:1::7"), counted_as("2001:db8:0:2::7"))
+        self.assertNotEqual(counted_as("fe80::1%eth0"), counted_as("fe80::2%eth0"))
 
     def test_an_address_has_so_many_guesses_a_minute_for_all_users(self) -> None:
         """Else every user would be worth ten."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import string
+import time
 from pathlib import Path
 
 import bcrypt
@@ -34,9 +36,32 @@ class UsersTests(SynchronousTestCase):
         ):
             self.assertFalse(users.knows(name, password), (name, password))
 
+    def test_a_hash_that_bcrypt_cannot_read_is_no_hash(self) -> None:
+        """It would be an error at each check of a name that nobody has; four salts of 22 characters end each byte."""
+        for char in string.ascii_letters + string.digits + "./":
+            line = b"ann:$2y$04$" + b"a" * 21 + char.encode() + b"b" * 31
+            try:
+                users = Users.parse(line)
+            except ValueError:
+                continue
+            self.assertFalse(users.knows(b"eve", b"x"), char)
+            self.assertIn(char, ".Oeu")
+
     def test_a_name_that_nobody_has_is_no_name_with_the_first_password(self) -> None:
         """It is compared with somebody's hash only to take as long."""
         self.assertFalse(Users.parse(entry(b"ann", b"secret")).knows(b"eve", b"secret"))
+
+    def test_a_name_that_nobody_has_takes_as_long(self) -> None:
+        """Else the time would tell which names there are."""
+        users = Users.parse(b"ann:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(8)))
+
+        def seconds(name: bytes) -> float:
+            began_s = time.thread_time()
+            self.assertFalse(users.knows(name, b"wrong"))
+            return time.thread_time() - began_s
+
+        seconds(b"ann")  # the first loads the library
+        self.assertGreater(seconds(b"eve"), seconds(b"ann") / 4)
 
     def test_a_long_password_counts_as_far_as_the_algorithm_goes(self) -> None:
         """72 bytes, as htpasswd cuts it, rather than an error."""

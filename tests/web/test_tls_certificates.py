@@ -20,12 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.doubles import InlineWorkers, ManualWorkers
 from tests.upstreams.certificates import Authority, Issued
 from tests.web.tls_client import Echoes, Talk, trusting
-from txociproxy.web.tls.certificates import POLL_S, DoorTls
-from txociproxy.web.tls.files import TlsPaths, TlsTrouble
+from txociproxy.web.tls.certificates import EXPIRED, EXPIRES_SOON, POLL_S, DoorTls
+from txociproxy.web.tls.files import TlsPaths
 from txociproxy.web.tls.selfmade import self_made
 
 DAY_S = 86400.0
-SOON_TEXT = "the certificate expires soon"
+SOON_TEXT = EXPIRES_SOON
 _DER = Encoding.DER
 _EPOCH = datetime.now(UTC)
 
@@ -107,12 +107,15 @@ class ReloadTests(WatchTestCase):
         self.assert_serves(tls, self.second)
 
     def test_what_stays_the_same_is_not_news(self) -> None:
-        """Neither when it is looked at, nor when somebody touched it, nor after a signal."""
+        """Neither when it is looked at, nor when somebody touched it; a signal only says again what there is."""
         tls = self.started()
         with capturedLogs() as events:
             os.utime(self.cert)
             self.clock.pump([POLL_S] * 3)
         self.assertEqual(events, [])
+        with capturedLogs() as events:
+            tls.reload()
+        self.assertEqual([event["log_format"] for event in self.news(events)], ["certificate of the doors"])
         self.assert_serves(tls, self.first)
 
     def test_a_swapped_directory_is_seen(self) -> None:
@@ -141,7 +144,7 @@ class ReloadTests(WatchTestCase):
         self.clock.advance(POLL_S)
         refused = self.talk(tls, client)
         refused.shake_hands()
-        self.assertRaises(ssl.SSLError, refused.ask, b"hello")
+        self.assertIn("alert", str(self.assertRaises(ssl.SSLError, refused.ask, b"hello")).lower())
         self.assertEqual(running.ask(b"hello"), b"hello")
 
     def test_the_reactor_reads_no_files(self) -> None:
@@ -217,17 +220,6 @@ class TroubleTests(WatchTestCase):
             tls.reload()
         self.assertEqual(len(self.warnings_of(events)), 1)
 
-    def test_an_expired_one_is_not_taken(self) -> None:
-        """Not in place of one that is good, nor at the start."""
-        tls = self.started()
-        self.second.write(self.folder, "door")
-        self.now_s += 2 * DAY_S
-        with capturedLogs() as events:
-            tls.reload()
-        self.assertIn("has expired on", events[0]["reason"])
-        self.assert_serves(tls, self.first)
-        self.assertRaises(TlsTrouble, self.started)
-
     def test_an_error_of_ours_does_not_end_the_looking(self) -> None:
         """It is logged."""
 
@@ -295,7 +287,31 @@ class ExpiryTests(WatchTestCase):
         self.assertEqual(self.warned(61), [SOON_TEXT])
         self.assertEqual(self.warned(DAY_S - 1), [])
         self.assertEqual(self.warned(1), [SOON_TEXT])
-        self.assertEqual(self.warned(14 * DAY_S), ["the certificate has expired"])
+        self.assertEqual(self.warned(13 * DAY_S - 2), [SOON_TEXT])
+        self.assertEqual(self.warned(2), [EXPIRED], "at once, though something was said a second ago")
+        self.assertEqual(self.warned(DAY_S - 1), [])
+        self.assertEqual(self.warned(1), [EXPIRED])
+
+    def test_an_expired_one_is_served_and_said_to_be_at_the_start(self) -> None:
+        """A proxy that starts again at night must come up; it is an error in the log."""
+        self.now_s += 2 * DAY_S
+        with capturedLogs() as events:
+            tls = self.started()
+        (event,) = [event for event in events if event["log_format"] == EXPIRED]
+        self.assertEqual((event["log_level"], event["names"]), (LogLevel.error, "cache.test"))
+        self.assertEqual(event["expires"], self.first.certificate.not_valid_after_utc.isoformat())
+        self.assert_serves(tls, self.first)
+
+    def test_an_expired_one_is_taken_when_it_comes_and_at_a_signal(self) -> None:
+        """Whoever put it there is told."""
+        tls = self.started()
+        self.now_s += 2 * DAY_S
+        self.second.write(self.folder, "door")
+        for look in (lambda: self.clock.advance(POLL_S), tls.reload):
+            with capturedLogs() as events:
+                look()
+            self.assertEqual(self.warnings_of(events)[-1], EXPIRED)
+            self.assert_serves(tls, self.second)
 
     def test_a_new_one_that_ends_soon_is_said_at_once(self) -> None:
         """Not only on the next day."""

@@ -6,12 +6,13 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.upstreams.certificates import Authority, self_signed
 from txociproxy.web.tls.files import MAX_FILE_BYTES, TlsPaths, TlsTrouble
 from txociproxy.web.tls.identity import Identity
+from txociproxy.web.tls.selfmade import self_made
 
 NOW = datetime.now(UTC)
 
@@ -29,7 +30,7 @@ class FilesTests(SynchronousTestCase):
 
     def identity(self, cert: str | None = None, key: str | None = None, ca: str | None = None) -> Identity:
         """Read."""
-        return TlsPaths(cert or self.cert, key or self.key, ca).read().identity(NOW)
+        return TlsPaths(cert or self.cert, key or self.key, ca).read().identity()
 
     def trouble(self, cert: str | None = None, key: str | None = None, ca: str | None = None) -> tuple[str, str]:
         """Return setting and text of what is wrong."""
@@ -71,7 +72,7 @@ class FilesTests(SynchronousTestCase):
     def test_the_key_is_in_no_repr(self) -> None:
         """Nor is what was read."""
         read = TlsPaths(self.cert, self.key).read()
-        told = repr(read) + repr(read.identity(NOW))
+        told = repr(read) + repr(read.identity())
         self.assertNotIn("BEGIN", told)
         self.assertNotIn("PrivateKey", told)
 
@@ -132,12 +133,13 @@ class FilesTests(SynchronousTestCase):
             self.assertIn("is not the key of the first certificate", text)
 
     def test_a_certificate_that_has_expired(self) -> None:
-        """No client would take it."""
-        read = TlsPaths(self.cert, self.key).read()
-        later = NOW + timedelta(days=2)
-        error = self.assertRaises(TlsTrouble, read.identity, later)
-        self.assertEqual(error.setting, "tls_cert")
-        self.assertRegex(str(error), r"has expired on \d{4}-\d\d-\d\d; put a new one in its place$")
+        """It is served: clients say what is wrong, and those that do not look go on."""
+        old = self_made([], NOW - timedelta(days=5000))
+        cert = self.file("old.crt", old.chain[0].public_bytes(Encoding.PEM))
+        key = self.file("old.key", old.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        found = self.identity(cert, key)
+        self.assertLess(found.expires, NOW)
+        self.assertEqual(found.chain, old.chain)
 
     def test_a_mark_is_of_what_stands_there(self) -> None:
         """Each file counts, and a byte that moves from one to the other is a change."""

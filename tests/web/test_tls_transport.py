@@ -228,6 +228,19 @@ class ClientCertificateTests(TransportTestCase):
             self.refused(None, version)
             self.refused(other, version)
 
+    def test_nobody_takes_up_an_earlier_session(self) -> None:
+        """Its certificate would not be judged again, by authorities that may have gone since."""
+        identity = self.authority.issue("client").write(self.folder, "client")
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = trusting(self.authority.own.cert_pem, identity, maximum_version=version)
+            first, second = (Talk.begin(self.factory, lambda: self.clock.advance(0), context) for _ in range(2))
+            first.shake_hands()
+            self.assertEqual(first.ask(b"hello"), b"hello")
+            second.client.session = first.client.session
+            second.shake_hands()
+            self.assertEqual(second.ask(b"hello"), b"hello")
+            self.assertFalse(second.client.session_reused)
+
 
 class HttpTests(TransportTestCase):
     """Our own site behind TLS."""

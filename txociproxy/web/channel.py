@@ -8,6 +8,7 @@ This room knows private names of :class:`twisted.web.http.HTTPChannel`; no other
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -49,24 +50,26 @@ class Channel(HTTPChannel):
     _busyReceiving: bool
     _networkProducer: Any
 
+    timeOut: Any
     _abortingCall: IDelayedCall | None = None
     _lingering = False
     _gone = False
     _swallowed_bytes = 0
 
-    def connectionMade(self) -> None:
-        """Take a place in the site's census, or refuse when it is full."""
-        super().connectionMade()
-        if not self.site.census.enter(self):
-            self.site.tell_full(self)
-            error = OCIError("TOOMANYREQUESTS", "too many connections", status=503, headers=(("Retry-After", "1"),))
-            self.refuse(error)
+    def __init__(self, site: DoorSite) -> None:
+        super().__init__()
+        self.site = site
+        self.requestFactory = site.requestFactory
+        self.timeOut = site.times.header_s
+
+    def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
+        """Call after a while, by the site's clock."""
+        return self.site.reactor.callLater(period, func)
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
-        """Give the place back."""
+        """Tell the request that is being answered."""
         self._gone = True
         super().connectionLost(reason)
-        self.site.census.leave(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Read on, unless this connection has been refused."""
@@ -82,7 +85,12 @@ class Channel(HTTPChannel):
     def resetTimeout(self) -> None:
         """Count from the first byte of a request: one byte now and then would hold a place for ever."""
         if not self.requests and not self._buffer:
-            super().resetTimeout()
+            self.setTimeout(self.site.times.header_s)
+
+    def requestDone(self, request: Request) -> None:
+        """Wait for the next request; this is where the base class takes the time for that from."""
+        self._savedTimeOut = self.site.times.idle_s
+        super().requestDone(request)
 
     def lineReceived(self, line: bytes) -> None:
         """Refuse what hides another line, and folded lines (RFC 9112, sections 2.2 and 5.2)."""
@@ -160,7 +168,17 @@ class Channel(HTTPChannel):
         self._abort_after(CLOSING_S)
         super().loseConnection()
 
-    def end_after_answer(self) -> None:
+    def drain(self) -> None:
+        """Close now if nothing goes on, else after the answer.
+
+        An idle client under TLS may never notice; little can still be on its way to it.
+        """
+        if self.requests:
+            self._end_after_answer()
+        else:
+            self.cut_short()
+
+    def _end_after_answer(self) -> None:
         """Take no request after the one that is here, and say so if there is still time."""
         self.persistent = False
         request = self.requests[-1]
@@ -188,7 +206,9 @@ class Channel(HTTPChannel):
         if self._lingering:
             return
         self._lingering = True
-        self._log.debug("refused", status=error.status, reason=error.message, client=client_address(self.getPeer()))
+        client = client_address(self.getPeer())
+        # It may come right behind an answer, in whose context we are then; this is another request.
+        self._log.debug("refused", status=error.status, reason=error.message, client=client, request_id=None)
         self.setRawMode()
         # A paused producer would keep the transport from closing; and input must flow to be swallowed.
         self._networkProducer.unregisterProducer()

@@ -61,9 +61,14 @@ def _check_host(version: bytes, headers: Headers) -> OCIError | None:
     hosts = headers.getRawHeaders(b"Host", [])
     if not hosts and version == b"HTTP/1.0":
         return None
-    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+    if len(hosts) != 1 or not is_host(hosts[0]):
         return malformed("exactly one valid Host is required")
     return None
+
+
+def is_host(value: bytes) -> bool:
+    """Say whether this can stand in a Host field."""
+    return _HOST.fullmatch(value) is not None
 
 
 def _check_body(method: bytes, target: bytes, version: bytes, headers: Headers) -> OCIError | None:
@@ -75,16 +80,16 @@ def _check_body(method: bytes, target: bytes, version: bytes, headers: Headers) 
     announced = int(lengths[0]) if lengths else 0
     if not announced and not chunked:
         return None
-    if method in _READS:
-        return OCIError("SIZE_INVALID", f"{method.decode('ascii')} takes no body", status=413)
-    refused = _check_write(method, target)
+    refused = check_bringing(method, target)
     if refused is None and announced > MAX_FORM_BYTES:
         return form_too_large()
     return refused
 
 
-def _check_write(method: bytes, target: bytes) -> OCIError | None:
+def check_bringing(method: bytes, target: bytes) -> OCIError | None:
     """Say what is wrong with a request that brings a body, from its first line alone."""
+    if method in _READS:
+        return OCIError("SIZE_INVALID", f"{method.decode('ascii')} takes no body", status=413)
     path, _, query = target.partition(b"?")
     try:
         asked = parse(method.decode("ascii", "replace"), path, query)
@@ -95,20 +100,23 @@ def _check_write(method: bytes, target: bytes) -> OCIError | None:
     return OCIError("UNSUPPORTED", "this registry is read-only", headers=(("Allow", "GET, HEAD"),))
 
 
-def refusal(error: OCIError, with_body: bool) -> bytes:
-    """Print a whole answer for a request that is never handed on."""
-    body = error.to_json()
-    fields = [
+def refusal_fields(error: OCIError) -> list[tuple[str, str]]:
+    """Return the header fields of the answer to a request that is never handed on."""
+    return [
         ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
+        ("Content-Length", str(len(error.to_json()))),
         ("Connection", "close"),
         ("Cache-Control", "no-store"),
         ("Docker-Distribution-Api-Version", "registry/2.0"),
         *error.headers,
     ]
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+
+
+def refusal(error: OCIError, with_body: bool) -> bytes:
+    """Print that answer whole, for HTTP/1.1."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in refusal_fields(error))
     line = f"HTTP/1.1 {error.status} {reason_phrase(error.status)}\r\n"
-    return f"{line}{head}\r\n".encode("ascii") + (body if with_body else b"")
+    return f"{line}{head}\r\n".encode("ascii") + (error.to_json() if with_body else b"")
 
 
 def form_too_large() -> OCIError:

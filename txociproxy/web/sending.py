@@ -14,6 +14,7 @@ from txociproxy.bodies.reader import IFileTransport
 from txociproxy.interfaces import HeaderList
 from txociproxy.oci.errors import reason_phrase
 from txociproxy.web.channel import Channel
+from txociproxy.web.http2.stream import Stream
 
 
 @frozen
@@ -53,7 +54,7 @@ def send_reply(request: Request, reply: Reply) -> None:
 
 
 def close_after(request: Request) -> None:
-    """Let no other request follow on this connection."""
+    """Let no other request follow on this connection; one of HTTP/2 has requests side by side, and goes on."""
     request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
     channel = channel_of(request)
     if hasattr(channel, "persistent"):
@@ -69,14 +70,14 @@ def cut(request: Request) -> None:
     """End a body so that no client takes it for whole.
 
     HTTP/1.1: a close in the middle is an error, with a length and with chunks alike.  HTTP/1.0 without a length:
-    a close is the *good* end, so that only a reset tells.
+    a close is the *good* end, so that only a reset tells.  HTTP/2: a reset with an error's code, of this stream alone.
     """
     channel = channel_of(request)
     if channel is None:
         return
     if request.clientproto == b"HTTP/1.0" and not request.responseHeaders.hasHeader(b"Content-Length"):
         channel.transport.abortConnection()
-    elif isinstance(channel, Channel):
+    elif isinstance(channel, Channel | Stream):
         channel.cut_short()
     else:
         request.loseConnection()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from io import BytesIO
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -20,6 +21,8 @@ from twisted.web.resource import IResource
 from txociproxy.web.access import client_address
 from txociproxy.web.channel import Channel
 from txociproxy.web.heads import MAX_FORM_BYTES
+from txociproxy.web.http2.stream import Stream
+from txociproxy.web.switch import Switch
 
 FULL_EVERY_S: Final = 60.0
 
@@ -44,16 +47,24 @@ class DoorTimes:
     idle_s: float = 60.0
 
 
+def _nobody_counts(_: str) -> None:
+    """Take no note of a cap."""
+
+
 @define(eq=False)
 class Census:
     """Knows who is connected; a Unix socket's clients have no address and no limit of their own.
 
+    :ivar _trusted: proxies that bring many clients, and have no limit of their own either.
+    :ivar _reached: called with the name of a cap that turns somebody away.
     :ivar draining: no connection takes another request.
     """
 
     _limits: DoorLimits
+    _reached: Callable[[str], object] = _nobody_counts
+    _trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     draining: bool = False
-    _clients: dict[Channel, str] = field(factory=dict, init=False)
+    _clients: dict[Switch, str] = field(factory=dict, init=False)
     _per_client: Counter[str] = field(factory=Counter, init=False)
 
     @property
@@ -61,19 +72,37 @@ class Census:
         """How many there are."""
         return len(self._clients)
 
-    def enter(self, channel: Channel) -> bool:
+    def enter(self, connection: Switch) -> bool:
         """Take a place; False says that there is none."""
-        client = client_address(channel.getPeer())
+        client = self._counted_as(client_address(connection.getPeer()))
         limit = self._limits.max_connections if client == "-" else self._limits.max_connections_per_client
-        if self.connections >= self._limits.max_connections or self._per_client[client] >= limit:
+        is_full = self.connections >= self._limits.max_connections
+        if is_full or self._per_client[client] >= limit:
+            self._reached("max_connections" if is_full else "max_connections_per_client")
             return False
-        self._clients[channel] = client
+        self._clients[connection] = client
         self._per_client[client] += 1
         return True
 
-    def leave(self, channel: Channel) -> None:
+    def _counted_as(self, client: str) -> str:
+        """Return an address, or ``-`` for whoever has no limit of its own."""
+        if client == "-" or not self._trusted:
+            return client
+        address = ip_address(client)
+        return "-" if any(address in network for network in self._trusted) else client
+
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Return how much is taken of each cap, and how much there is; the fullest client's of those per client."""
+        limits = self._limits
+        fullest = max((count for client, count in self._per_client.items() if client != "-"), default=0)
+        return {
+            "max_connections": (self.connections, limits.max_connections),
+            "max_connections_per_client": (fullest, limits.max_connections_per_client),
+        }
+
+    def leave(self, connection: Switch) -> None:
         """Give a place back, if this one had any."""
-        client = self._clients.pop(channel, None)
+        client = self._clients.pop(connection, None)
         if client is not None:
             self._per_client[client] -= 1
             if not self._per_client[client]:
@@ -82,17 +111,19 @@ class Census:
     def drain(self) -> None:
         """Close what is idle, and everything else after the answer that it is getting."""
         self.draining = True
-        for channel in list(self._clients):
-            if channel.requests:
-                channel.end_after_answer()
-            else:
-                channel.loseConnection()
+        for connection in list(self._clients):
+            connection.drain()
+
+    def reset_all(self) -> None:
+        """Hang up on whoever is still here; a reset looks whole to nobody."""
+        for connection in list(self._clients):
+            connection.transport.abortConnection()
 
 
 class DoorRequest(server.Request):
     """A request whose body, if it may have one, stays in memory, and which one resource answers."""
 
-    channel: Channel
+    channel: Channel | Stream  # type: ignore[assignment]
     content: BytesIO
     # An answer says what it is or has no body.
     defaultContentType = None
@@ -136,7 +167,7 @@ class DoorSite(server.Site):
 
     noisy = False
     requestFactory = DoorRequest
-    protocol = Channel  # type: ignore[assignment]
+    protocol = Switch  # type: ignore[assignment]
     # ``log`` is a method of Twisted's own.
     _doors_log = Logger(namespace="txociproxy.doors")
 
@@ -168,20 +199,20 @@ class DoorSite(server.Site):
             self._date = (now_s, datetimeToString(now_s))
         return self._date[1]
 
-    def tell_full(self, channel: Channel) -> None:
+    def tell_full(self, connection: Switch) -> None:
         """Say that somebody was turned away, now and then only: whoever attacks would fill the log."""
         now_s = self.reactor.seconds()
         if now_s - self._told_full_s >= FULL_EVERY_S:
             self._told_full_s = now_s
             self._doors_log.warn(
                 "too many connections; see max_connections and max_connections_per_client",
-                client=client_address(channel.getPeer()),
+                client=client_address(connection.getPeer()),
                 connections=self.census.connections,
             )
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer what a channel speaks; Twisted offers h2 as soon as it finds the package for it."""
-        return [b"http/1.1"]
+        return [b"http/1.1", b"h2"]
 
     def startFactory(self) -> None:
         """Open no log file and start no clock of one."""
