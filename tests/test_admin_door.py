@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.doubles import InlineWorkers
 from tests.test_service import Stage, config
 from tests.web.doubles import Line
 from txociproxy.building import House, build
 from txociproxy.metrics import CAPS
 from txociproxy.service import OCIProxyService
-from txociproxy.web.making import make_admin
+from txociproxy.web.making import ADMIN_LIMITS, make_admin
 from txociproxy.web.pages import Pages
 from txociproxy.web.settings import WebSettings
 from txociproxy.web.site import DoorSite
+from txociproxy.web.tls.certificates import DoorTls
+from txociproxy.web.tls.files import TlsPaths
+from txociproxy.web.tls.selfmade import self_made
+from txociproxy.web.tls.transport import TlsFactory
 
 PLACE = "127.0.0.1:9090"
 
@@ -70,6 +78,23 @@ class AdminDoorTests(SynchronousTestCase):
         self.service(f"unix:/{path}")
         self.assertEqual([(server[0], server[3]) for server in self.reactor.unixServers], [(f"/{path}", 0o600)])
 
+    def test_it_speaks_tls_only_if_that_is_said(self) -> None:
+        """Whatever the doors of clients do."""
+        for place, expected in ((PLACE, False), (f"http://{PLACE}", False), (f"https://{PLACE}", True)):
+            self.stage, self.reactor = Stage(), MemoryReactorClock()
+            made = self_made([], datetime.now(UTC))
+            tls = DoorTls(TlsPaths(), made, InlineWorkers(), self.reactor, time.time, 20)
+
+            def house(*_: object, tls: DoorTls = tls) -> House:
+                house = self.house()
+                house.door_tls = tls
+                return house
+
+            plain = evolve(config(OCIPROXY_ADMIN_LISTEN=PLACE), admin_listen=place)
+            OCIProxyService(plain, self.reactor, make=house).privilegedStartService()
+            factories = {server[0]: server[1] for server in self.reactor.tcpServers}
+            self.assertEqual(isinstance(factories[9090], TlsFactory), expected, place)
+
     def test_it_is_named_where_doors_are_named(self) -> None:
         """In the first line, and when clients can come."""
         with capturedLogs() as events:
@@ -82,6 +107,13 @@ class AdminDoorTests(SynchronousTestCase):
         doors = {event["log_format"]: event["doors"] for event in events if "doors" in event}
         self.assertEqual(doors["starting"], f"127.0.0.1:8080,{PLACE}")
         self.assertEqual(doors["listening"], "0.0.0.0:8080,0.0.0.0:9090")  # as a reactor in memory names them
+
+    def test_whoever_looks_is_no_client(self) -> None:
+        """Its places are few and its own; that they are taken says nothing of the caps of clients."""
+        house = self.house()
+        lines = [Line(site=self.admin) for _ in range(ADMIN_LIMITS.max_connections + 1)]
+        self.assertTrue(lines[-1].send(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").startswith(b"HTTP/1.1 503 "))
+        self.assertNotIn(b"ociproxy_caps_reached_total{", house.metrics.exposition())
 
     def test_one_that_cannot_be_opened_is_one_line(self) -> None:
         """It names the option that is wrong."""

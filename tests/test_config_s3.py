@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, fields
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_config import ConfigTestCase
@@ -204,6 +204,7 @@ class RefusalTests(BucketTestCase):
         named |= {setting.name for setting in SETTINGS if setting.meaning.startswith("With s3")}
         self.assertEqual({*BUCKET_SETTINGS}, named | {"redirect", "no_redirect"})
 
+    @settings(deadline=None)
     @given(st.text(max_size=40))
     def test_a_prefix_that_is_taken_is_one_path(self, text: str) -> None:
         """Whatever is taken has no empty part, no way up, and can be sent."""

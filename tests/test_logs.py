@@ -133,6 +133,13 @@ class LengthTests(SynchronousTestCase):
             for name, value in read.items():
                 self.assertTrue(fields[name].startswith(value), name)
 
+    def test_there_is_room_for_the_mark_and_the_end(self) -> None:
+        """Lines that are just short enough, and those that are not."""
+        whole = {f"f{number:02}": "v" * 200 for number in range(19)}
+        for more in range(150, 350):
+            for read in self.both({**whole, "last": "v" * min(more, 200), "x": "v" * max(more - 200, 1)}):
+                self.assertEqual(len(read), 21)
+
     def test_short_values_stay_whole_beside_long_ones(self) -> None:
         """It is the long ones that are too long."""
         fields = {"a": "\U0001f600" * 256, "b": "\u2603" * 256, "c": "sha256:" + "0" * 64}
@@ -267,6 +274,26 @@ class WriterTests(SynchronousTestCase):
         writer("kept\n")
         self.assertEqual((directory / "log").read_text(), "kept\n")
 
+    def test_a_file_keeps_its_place_when_the_process_changes_its_directory(self) -> None:
+        """As ``--rundir`` does, after the first line."""
+        os.mkdir("elsewhere")
+        self.addCleanup(os.chdir, os.getcwd())
+        writer = FileWriter("relative.log")
+        self.addCleanup(writer.close)
+        path = Path("relative.log").absolute()
+        writer("one\n")
+        os.chdir("elsewhere")
+        writer("two\n")
+        self.assertEqual(path.read_text(), "one\ntwo\n")
+
+    def test_a_device_is_not_moved_away(self) -> None:
+        """Everybody else would miss it; a file still is."""
+        writer = self.file()[1]
+        self.assertGreater(writer.open().rotateLength, 0)
+        device = FileWriter(os.devnull)
+        self.addCleanup(device.close)
+        self.assertIsNone(device.open().rotateLength)
+
     def test_a_file_that_broke_is_opened_again(self) -> None:
         """Whatever closed it."""
         path, writer = self.file()
@@ -322,10 +349,17 @@ class ChoiceTests(SynchronousTestCase):
             assert observer is not None
             self.assertEqual((observer.write, observer.marks, observer.form), (write_line, marks, logfmt))
 
+    def test_a_file_that_cannot_be_written_is_said_at_the_start(self) -> None:
+        """Later nobody would read about it."""
+        for name in ("missing/x.log", "."):
+            error = self.assertRaises(SystemExit, observer_for, {"logfile": name, "nodaemon": True}, "info")
+            self.assertRegex(str(error), rf"^--logfile: {name}: [A-Z].*; choose another, or -")
+
     def test_a_file_has_no_marks(self) -> None:
         """Also where standard output is journald's."""
         found = os.fstat(1)
         for twistd in ({"logfile": "x.log", "nodaemon": True}, {}):
             observer = observer_for(twistd, "info", "json", f"{found.st_dev}:{found.st_ino}")
             assert observer is not None and isinstance(observer.write, FileWriter)
+            self.addCleanup(observer.write.close)
             self.assertEqual((observer.marks, observer.form), (False, as_json))

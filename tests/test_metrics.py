@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attrs import fields
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
@@ -74,6 +74,7 @@ class LabelsTests(SynchronousTestCase):
             },
         )
 
+    @settings(deadline=None)
     @given(st.lists(st.text(), max_size=20))
     def test_no_namespace_adds_a_series(self, namespaces: list[str]) -> None:
         """Whatever it is called, and whoever counts it."""
@@ -108,6 +109,17 @@ class LabelsTests(SynchronousTestCase):
         found = numbers(metrics.exposition())
         for namespace in ("docker.io", UNLISTED):
             self.assertEqual(found[f'bad_verdicts_total{{namespace="{namespace}"}}'], 1)
+
+    def test_what_is_configured_no_more_has_no_quota(self) -> None:
+        """Nobody asks it any more, so that its last word would stand for ever; the others keep theirs."""
+        metrics = Metrics()
+        metrics.know(["docker.io", "ghcr.io", "quay.io"])
+        metrics.quota("docker.io", 100, 5)
+        metrics.quota("ghcr.io", 100, 6)
+        metrics.know(["ghcr.io"])
+        found = {name: value for name, value in numbers(metrics.exposition()).items() if "quota" in name}
+        labels = '{namespace="ghcr.io"}'
+        self.assertEqual(found, {f"upstream_quota_limit{labels}": 100, f"upstream_quota_remaining{labels}": 6})
 
     def test_statuses_are_classes(self) -> None:
         """Six labels at most."""

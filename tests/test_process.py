@@ -23,6 +23,7 @@ from txociproxy.process import (
     leave_at_last,
     leave_at_signals,
     raise_file_limit,
+    take_reloads,
     take_signals,
 )
 
@@ -109,6 +110,18 @@ class SignalTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         self.assertEqual(self.left, [143, 130])
+
+    def test_a_reload_and_the_rotation_of_logs_end_nothing(self) -> None:
+        """SIGHUP reads the configuration again, SIGUSR1 does nothing; helper programs do not inherit that."""
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        reactor, reloads = Stopped(), Stopped()
+        take_reloads(reactor, reloads.stop)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual(reactor.calls, [])
+        self.assertNotEqual(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(reactor.calls, [reloads.stop])
 
     def test_an_end_that_takes_too_long_is_cut_off_with_status_0(self) -> None:
         """It is said, and done also while the main thread waits for others."""

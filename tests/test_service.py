@@ -622,11 +622,11 @@ class MakingTests(SynchronousTestCase):
         self.assertIsNotNone(observer_for({"nodaemon": True}, "info"))
 
     def test_a_log_file_has_the_same_lines(self) -> None:
-        """It is opened by the first line and not before."""
+        """It is there before the first line, so that one that cannot be is known at the start."""
         path = Path(self.mktemp())
         observer = observer_for({"nodaemon": True, "logfile": str(path)}, "info")
         assert observer is not None
         self.addCleanup(cast(FileWriter, observer.write).close)
-        self.assertFalse(path.exists())
+        self.assertEqual(path.read_text("utf-8"), "")
         Logger(observer=observer).info("pull", status=200)
         self.assertRegex(path.read_text("utf-8"), r"^ts=\S+ level=info msg=pull status=200\n$")

@@ -115,8 +115,13 @@ def leave_at_last(within_s: float, leave: Leave = os._exit) -> None:
 
 
 def take_reloads(reactor: Any, reload: Callable[[], object]) -> None:
-    """Reload at SIGHUP, which ends a process that says nothing about it; what comes early waits for the reactor."""
+    """Reload at SIGHUP, which ends a process that says nothing about it; what comes early waits for the reactor.
+
+    SIGUSR1 would end it too, and is how users of ``twistd`` rotate logs: our log file needs no word about that, see
+    :class:`FileWriter`.  A handler that does nothing is not passed on to helper programs; to ignore it would be.
+    """
     signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 
 def observer_for(
@@ -129,6 +134,7 @@ def observer_for(
 
     :param twistd: the options of ``twistd`` itself; None when there is none.
     :param journal_stream: what systemd says about our standard output (JOURNAL_STREAM); then lines say their level.
+    :raises SystemExit: the log file cannot be written; nobody would ever read about that later.
     """
     if twistd is None or twistd.get("logger"):
         return None
@@ -138,4 +144,9 @@ def observer_for(
     name = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
     if name == "-":
         return LineObserver(write_line, threshold, form, marks=is_journal(journal_stream))
-    return LineObserver(FileWriter(name), threshold, form)
+    writer = FileWriter(name)
+    try:
+        writer.open()
+    except OSError as error:
+        raise SystemExit(f"--logfile: {name}: {error.strerror}; choose another, or - for standard output") from error
+    return LineObserver(writer, threshold, form)

@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -96,6 +96,7 @@ class CommandTests(ClientConfigTestCase):
         self.assertIn("--registry: 'https://docker.io' is no registry", self.refused("--registry", "https://docker.io"))
         self.assertIn("without a port", self.refused("--registry", "r.x:5000", client="podman"))
 
+    @settings(deadline=None)
     @given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=40))
     def test_paths_are_quoted(self, name: str) -> None:
         """Whatever a file is called, TOML, YAML and JSON read the same name back."""
@@ -179,6 +180,11 @@ class DockerTests(ClientConfigTestCase):
         out = self.printed("docker", *TRUST, url=TLS)
         for source, name in (("ca.pem", "ca.crt"), ("me.pem", "client.cert"), ("me.key", "client.key")):
             self.assertIn(f"\n# cp /etc/{source} /etc/docker/certs.d/cache.internal:8443/{name}\n", f"{out}\n")
+
+    def test_a_shell_takes_a_path_as_one_word(self) -> None:
+        """The lines are there to be pasted."""
+        out = self.printed("docker", "--ca", "/etc/my ca;x.pem", url=TLS)
+        self.assertIn("\n# cp '/etc/my ca;x.pem' /etc/docker/certs.d/", out)
 
     def test_docker_desktop(self) -> None:
         """Its loopback is another one."""

@@ -7,6 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.commands import run_command
 from txociproxy.cli.healthcheck import judged
 from txociproxy.cli.places import Place
+from txociproxy.oci.requests import Page
+from txociproxy.web.pages import Pages
 
 PLACE = Place("127.0.0.1:80", ("127.0.0.1",), 80)
 FULL = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "too many connections"}]}'
@@ -21,15 +23,33 @@ class JudgedTests(SynchronousTestCase):
         return answer.status, answer.text
 
     def test_good(self) -> None:
-        """200 is the one good answer to both questions."""
+        """200 is the one good answer to both questions, in the words of the page."""
         self.assertEqual(self.judge("healthz", 200, b"ok"), (0, "127.0.0.1:80: 200 ok"))
         self.assertEqual(self.judge("readyz", 200, b"ready\n"), (0, "127.0.0.1:80: 200 ready"))
+
+    def test_the_pages_themselves(self) -> None:
+        """What is good is what they say, whatever that is."""
+        why: list[str] = []
+        pages = Pages(lambda: why[0] if why else None)
+        for name in ("healthz", "readyz"):
+            reply = pages.answer(Page(name))
+            self.assertEqual(self.judge(name, reply.status, reply.body)[0], 0)
+        why.append("draining")
+        reply = pages.answer(Page("readyz"))
+        self.assertEqual(self.judge("readyz", reply.status, reply.body)[0], 1)
 
     def test_bad(self) -> None:
         """With the reason that came; another server's answer is no sign of life of ours."""
         self.assertEqual(self.judge("readyz", 503, b"draining"), (1, "127.0.0.1:80: 503 draining"))
         self.assertEqual(self.judge("healthz", 404, b""), (1, "127.0.0.1:80: 404"))
         self.assertEqual(self.judge("healthz", 302, b"")[0], 1)
+        for page, body in (
+            ("healthz", b"<html>Welcome</html>"),
+            ("healthz", b""),
+            ("healthz", b"ready"),
+            ("readyz", b"ok"),
+        ):
+            self.assertEqual(self.judge(page, 200, body)[0], 1, body)
 
     def test_full(self) -> None:
         """It lives, and a restart would cut everybody; but it would not serve."""

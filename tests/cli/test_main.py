@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.commands import run_command
 from twisted import __version__ as twisted_version
 from txociproxy import __version__
+from txociproxy.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (("config", "check"), ("healthcheck",), ("client-config",), ("smoke",))
@@ -57,6 +59,16 @@ class MainTests(SynchronousTestCase):
         first, second = out.splitlines()
         self.assertEqual((status, first), (0, f"txociproxy {__version__}"))
         self.assertEqual(second, f"Python {sys.version.split()[0].rstrip('+')}, Twisted {twisted_version}")
+
+    def test_an_interrupt_is_an_end_without_a_trace(self) -> None:
+        """As a shell counts SIGINT."""
+
+        class Interrupted(dict[str, str]):
+            def get(self, *_: object) -> Any:
+                raise KeyboardInterrupt
+
+        words = ("smoke", "--url", "http://127.0.0.1", "--image", "a", "--user", "me")
+        self.assertEqual(main(words, Interrupted()), 130)
 
     def test_a_health_check_loads_little(self) -> None:
         """It begins anew every few seconds: with an address it needs nothing of the proxy, not even Twisted."""

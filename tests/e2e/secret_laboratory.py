@@ -142,7 +142,7 @@ class SecretsTestCase(SynchronousTestCase):
     def start(self, mode: str) -> Proxy:
         """Start the proxy as talkative as it can be, with secrets in its file and its environment."""
         port, fs_root, file = free_port(), self.shop.directory("store"), self.shop.directory("config") / "ociproxy.yaml"
-        settings = {"listen": [f"127.0.0.1:{port}"], "fs_root": str(fs_root), "log_level": "debug"}
+        settings = {"listen": [f"127.0.0.1:{port}"], "fs_root": str(fs_root), "log_level": "trace"}
         rest = {"shipped_upstreams": False, "default_namespace": "hub.test", "upstreams": self.table()}
         file.write_text(yaml.safe_dump({**settings, **rest}))
         login = {"json.test": {"username": JSON.name, "password": JSON.password}}

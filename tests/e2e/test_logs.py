@@ -116,11 +116,12 @@ class PlaceTests(LogCase):
     """Where lines go."""
 
     def test_a_log_file_may_be_moved_away(self) -> None:
-        """What comes next, also of a reload, is in a new one."""
+        """What comes next, also of a reload, is in a new one; the signal that twistd rotates logs with ends nothing."""
         path = self.shop.directory("log") / "proxy.log"
         process = self.start("--logfile", path)
         self.pull("before")
         moved = path.rename(path.with_suffix(".1"))
+        os.kill(process.pid, signal.SIGUSR1)
         os.kill(process.pid, signal.SIGHUP)
         self.pull("after")
         wait_until(lambda: "configuration reloaded" in path.read_text(), 10, "the reload is in the new file")

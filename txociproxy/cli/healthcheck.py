@@ -13,6 +13,8 @@ from txociproxy.cli.waiting import Deadline, WantsCertificate, WireError
 from txociproxy.cli.wire import Wire, ask
 
 MAX_BODY_BYTES: Final = 64 * 1024
+# What our pages say; a server that answers everything with 200 says something else.
+GOOD: Final = {"healthz": "ok", "readyz": "ready"}
 _NOWHERE: Final = "no door that can be asked: systemd: and other endpoints need --url"
 
 
@@ -76,15 +78,16 @@ def _asked(place: Place, page: str, deadline: Deadline) -> Answer:
 
 
 def judged(place: Place, page: str, status: int, body: bytes) -> Answer:
-    """Say what an answer means.
+    """Say what an answer means: 200, in our own words.
 
     A proxy that turns us away since it has all the connections that it may have does live; to restart it would cut
     them all.
     """
     words = " ".join(body.decode("ascii", "replace").split())
     found = f"{place.text}: {status} {words if words.isprintable() else ''}"[:300].rstrip()
+    is_good = status == 200 and words == GOOD[page]
     is_full = page == "healthz" and status == 503 and b"TOOMANYREQUESTS" in body
-    return Answer(0 if status == 200 or is_full else 1, found)
+    return Answer(0 if is_good or is_full else 1, found)
 
 
 def _lives(place: Place, page: str) -> Answer:

@@ -27,6 +27,8 @@ def main(words: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     except BrokenPipeError:  # `| head` has seen enough; Python would complain about it once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except KeyboardInterrupt:  # what has been said stands; where it was interrupted is nobody's business
+        return 130
     return answer.status
 
 

@@ -90,22 +90,23 @@ def places_said(options: Mapping[str, Any], environ: Mapping[str, str]) -> tuple
 
 def places_of(values: Mapping[str, Any]) -> tuple[Place, ...]:
     """Return the doors that can be asked: that of whoever runs the proxy first, those that want certificates last."""
-    has_tls = bool(values["tls_cert"] or values["generate_self_signed_tls"])
+    from txociproxy.doorways import has_tls
+
+    has, wants = has_tls(values), bool(values["tls_client_ca"])
     admin = [values["admin_listen"]] if values["admin_listen"] else []
-    doors = [_door(text, has_tls=False, wants=bool(values["tls_client_ca"])) for text in admin]
-    doors += [_door(text, has_tls, bool(values["tls_client_ca"])) for text in values["listen"]]
+    doors = [_door(text, has_tls=False, wants=wants) for text in admin]
+    doors += [_door(text, has, wants) for text in values["listen"]]
     return tuple(sorted(filter(None, doors), key=lambda place: place.wants_certificate))
 
 
 def _door(text: str, has_tls: bool, wants: bool) -> Place | None:
     """Return a door as its neighbours reach it; None for what only the process itself knows, as ``systemd:``."""
-    scheme, _, rest = text.strip().partition("://")
-    place = rest if scheme in ("http", "https") else text.strip()
+    from txociproxy.web.doors import parted, speaks_tls  # the same rule as at the doors themselves
+
+    tls, place = speaks_tls(text, has_tls), parted(text)[1]
     unix = _UNIX.fullmatch(place)
     if unix is not None:
-        tls = scheme == "https"
         return Place(text, path=unix[1], tls=tls, wants_certificate=tls and wants)
-    tls = scheme == "https" or (has_tls and scheme != "http")
     found = _HOST_AND_PORT.fullmatch(place)
     if found is not None:
         return _at(text, found[1] or found[2] or "", int(found[3]), tls, wants)

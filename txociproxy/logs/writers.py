@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
-from attrs import define
+from attrs import define, field
 from twisted.python.logfile import LogFile
 
 
@@ -26,14 +26,21 @@ def write_line(line: str) -> None:
         os.write(stdout.fileno(), line.encode("ascii", "backslashreplace"))
 
 
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
 @define(eq=False)
 class FileWriter:
-    """Writes to a log file, which is opened by the first line: nothing is touched while options are read.
+    """Writes to a log file; whoever wants to know that it can be opens it before the first line.
 
-    It is rotated as ``twistd`` does it; and when somebody else has moved it away, a new one is begun.
+    It is rotated as ``twistd`` does it; and when somebody else has moved it away, a new one is begun.  A device is
+    never rotated: it would be moved away from all others.
+
+    :ivar _name: made absolute at once, since ``twistd`` may change the directory later.
     """
 
-    _name: str
+    _name: str = field(converter=_absolute)
     _file: LogFile | None = None
 
     def __call__(self, line: str) -> None:
@@ -43,9 +50,17 @@ class FileWriter:
         """
         if self._file is not None and self._is_gone(self._file._file):
             self.close()
+        self.open().write(line)
+
+    def open(self) -> LogFile:
+        """Open the file, unless it is open.
+
+        :raises OSError: it cannot be.
+        """
         if self._file is None:
-            self._file = LogFile.fromFullPath(self._name)
-        self._file.write(line)
+            is_device = os.path.exists(self._name) and not os.path.isfile(self._name)
+            self._file = LogFile.fromFullPath(self._name, **({"rotateLength": None} if is_device else {}))
+        return self._file
 
     def _is_gone(self, file: IO[bytes]) -> bool:
         """Say whether the name means another file by now, or none, or the file was closed by an error."""

@@ -103,17 +103,21 @@ class Visit:
         elif isinstance(target, BlobPull):
             self.kind, self.reference = self.what, str(target.digest)
 
+    def fails(self, reason: str) -> None:
+        """Remember that its client is told an error of ours, whatever the cache had promised before."""
+        self.reason, self.outcome = reason, None
+
     def _begin_to_answer(self) -> None:
         """Measure how long a pull has waited for its answer."""
         if self.kind is not None:
-            self._metrics.began_to_answer(self.kind, self._outcome, self._seconds())
+            self._metrics.began_to_answer(self.kind, self._outcome, self._clock.seconds() - self._began_s)
 
     @property
     def _outcome(self) -> Outcome:
         return self.outcome or "error"
 
     def _seconds(self) -> Seconds:
-        """How long it has taken so far."""
+        """How long it has taken so far, as it is written."""
         return Seconds(round(self._clock.seconds() - self._began_s, 3))
 
     def end(self, how: str) -> None:

@@ -72,7 +72,7 @@ class Pulls:
             told = as_oci_error(error)
             if told is None:
                 raise
-            visit.reason = str(told)
+            visit.fails(str(told))
             send_reply(request, error_reply(told, around))
 
     async def _listing(

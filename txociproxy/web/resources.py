@@ -150,7 +150,10 @@ class Root(Resource):
         if told is None:
             self._log.failure("an answer failed", printable(request, Failure(error)))
             told = OCIError("UNAVAILABLE", "something went wrong here; the log says what", status=500)
-        visit.reason = str(told)
+        if request.startedWriting:
+            visit.reason = str(told)
+        else:
+            visit.fails(str(told))
         if channel_of(request) is None:
             return
         if request.startedWriting:

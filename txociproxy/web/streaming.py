@@ -14,8 +14,10 @@ from zope.interface import implementer
 
 from txociproxy.bodies.reader import Reader
 from txociproxy.interfaces import IBody, IFollower, Serve
+from txociproxy.metrics import Metrics
 from txociproxy.oci.errors import BodyLost
-from txociproxy.web.access import Visit
+from txociproxy.web.access import REQUEST_ID_FIELD, Visit
+from txociproxy.web.cache_status import ERROR
 from txociproxy.web.replies import Circumstances, Plan, content_lost, error_reply
 from txociproxy.web.sending import Reply, RequestSink, channel_of, put_head, send_reply
 
@@ -31,6 +33,7 @@ class Streams:
 
     _clock: IReactorTime
     _stall_s: float
+    _metrics: Metrics
 
     async def send(
         self, request: Request, visit: Visit, serve: Serve, plan: Plan | Reply, around: Circumstances
@@ -75,12 +78,18 @@ class Streams:
             raise
         if plan.length_bytes is not None:
             request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % plan.length_bytes])
-        sink = RequestSink(request, partial(_sorry, around=around))
+        sink = RequestSink(request, partial(_sorry, visit=visit, around=around))
         reader = Reader(body, plan.start, plan.stop, sink, self._clock, self._stall_s)
         # Its transport tells the Reader too; not every transport does.
         request.notifyFinish().addErrback(lambda _: reader.stopProducing())
-        reader.done.addCallback(visit.end)
+        self._metrics.readers.inc()
+        reader.done.addCallback(self._over).addCallback(visit.end)
         reader.start()
+
+    def _over(self, how: str) -> str:
+        """Count a body less."""
+        self._metrics.readers.dec()
+        return how
 
 
 @implementer(IFollower)
@@ -116,9 +125,11 @@ def _head_only(plan: Plan) -> Reply:
     return Reply(plan.status, plan.headers, b"", plan.length_bytes)
 
 
-def _sorry(request: Request, around: Circumstances) -> None:
+def _sorry(request: Request, visit: Visit, around: Circumstances) -> None:
     """Answer in place of a body of which nothing has been sent yet."""
     for name, _ in list(request.responseHeaders.getAllRawHeaders()):
-        if name not in (b"Date", b"Connection"):
+        if name not in (b"Date", b"Connection", REQUEST_ID_FIELD):
             request.responseHeaders.removeHeader(name)
-    send_reply(request, error_reply(content_lost(), around))
+    lost = content_lost()
+    visit.fails(str(lost))
+    send_reply(request, error_reply(lost, evolve(around, cache_status=ERROR)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -100,7 +101,7 @@ def certificate_files(cache: Cache, directory: str, tool: str) -> list[File]:
     :param tool: who looks there, for the remark.
     """
     names = (("ca.crt", cache.ca), ("client.cert", cache.client_cert), ("client.key", cache.client_key))
-    copies = tuple(f"cp {source} {directory}/{cache.host}/{name}" for name, source in names if source)
+    copies = tuple(f"cp {shlex.quote(source)} {directory}/{cache.host}/{name}" for name, source in names if source)
     if not copies:
         return []
     remark = f"{tool} wants copies of these names here, the port in the directory's name as in the image's:"
