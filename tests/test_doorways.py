@@ -20,11 +20,12 @@ from tests.upstreams.certificates import Authority, Issued
 from tests.web.tls_client import Echoes, Talk, trusting
 from txociproxy.config import Config
 from txociproxy.doorways import door_tls
-from txociproxy.introduction import is_public, plain_warning
+from txociproxy.introduction import is_public, plain_warning, trust_lines
 from txociproxy.web.ports import Ports
 from txociproxy.web.tls.certificates import DoorTls
 from txociproxy.web.tls.files import TlsPaths
 from txociproxy.web.tls.selfmade import self_made
+from txociproxy.wiring import web_settings
 
 
 class DoorsTestCase(ConfigTestCase):
@@ -38,7 +39,7 @@ class DoorsTestCase(ConfigTestCase):
         self.issued: Issued = self.authority.issue("cache.test")
         self.cert, self.key = self.issued.write(self.folder, "door")
 
-    def pair(self, **more: str) -> dict[str, Any]:
+    def pair(self, **more: Any) -> dict[str, Any]:
         """Return the options of the pair."""
         return {"tls-cert": self.cert, "tls-key": self.key, **more}
 
@@ -52,6 +53,7 @@ class CheckTests(DoorsTestCase):
         config = self.load(self.pair(**{"tls-client-ca": ca}))
         self.assertEqual((config.tls_cert, config.tls_key, config.tls_client_ca), (self.cert, self.key, ca))
         self.assertEqual(config.listen, (":8080",))
+        self.assertTrue(web_settings(config).owns_authorization, "as with users of our own (RULES C6)")
 
     def test_the_option_is_named_and_the_file(self) -> None:
         """Wherever it was said: as an option, in the environment, in the file with its line."""
@@ -91,6 +93,27 @@ class CheckTests(DoorsTestCase):
             ({"admin-listen": "https://:9"}, {}, "needs a certificate"),
         ):
             self.assertIn(words, self.refusal(cast("dict[str, Any]", said), **environ))
+
+    def test_the_door_of_one_upstream_needs_a_certificate_too(self) -> None:
+        """It is said when the configuration is checked, with its line."""
+        file = "mode: transparent\nupstreams:\n- namespace: r.example\n  listen: https://:9\n"
+        self.assertRegex(
+            self.refusal(file=file), r":4: upstreams\[r\.example\]\.listen: 'https://:9' needs a certificate; give"
+        )
+        self.assertEqual(self.load(self.pair(), file=file).upstreams[-1].listen, "https://:9")
+
+    def test_twisteds_own_tls_lets_nobody_around_the_authorities_of_clients(self) -> None:
+        """It asks for no certificate, whatever lies around it."""
+        both = self.folder / "both.pem"
+        both.write_bytes(self.issued.key_pem + self.issued.cert_pem)
+        place = f"ssl:9:privateKey={both}"
+        for listen in (place, f"haproxy:{place}"):
+            said: dict[str, Any] = self.pair(listen=[listen])
+            self.assertEqual(self.load(said).listen, (listen,))
+            text = self.refusal({**said, "tls-client-ca": self.cert})
+            self.assertIn("is Twisted's own TLS, which knows nothing of tls_client_ca", text)
+        file = f"mode: transparent\nupstreams: [{{namespace: r.example, listen: '{place}'}}]\n"
+        self.assertIn("nothing of tls_client_ca", self.refusal(self.pair(**{"tls-client-ca": self.cert}), file=file))
 
     def test_a_made_certificate_moves_the_default_door(self) -> None:
         """To :8443, unless it is said where to listen."""
@@ -140,13 +163,14 @@ class MakingTests(DoorsTestCase):
             self.load({"tls-client-ca": ca}, GENERATE_SELF_SIGNED_TLS="true"),
             self.load(self.pair(**{"tls-client-ca": ca})),
         ):
-            tls, clock = self.made(config), Clock()
+            clock = Clock()
+            tls = door_tls(config, clock, InlineWorkers())
             assert tls is not None
             context = trusting(self.authority.own.cert_pem)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             talk = Talk.begin(tls.wrapped(Echoes()), lambda clock=clock: clock.advance(0), context)
             talk.shake_hands()
-            self.assertRaises(ssl.SSLError, talk.ask, b"hello")
+            self.assertIn("alert", str(self.assertRaises(ssl.SSLError, talk.ask, b"hello")).lower())
 
     def test_files_that_went_wrong_since_they_were_checked(self) -> None:
         """One line all the same."""
@@ -196,3 +220,21 @@ class IntroductionTests(DoorsTestCase):
             self.assertIn("at 192.0.2.1:8080; give --tls-cert", text)
             self.assertIsNone(plain_warning(config, [self.secret(), self.port("127.0.0.1")]))
         self.assertIsNone(plain_warning(self.load(), [self.port()]))
+
+    def test_it_is_warned_of_public_doors_that_ask_for_no_certificate(self) -> None:
+        """Somebody believes that only clients with one get in; passwords would keep the others out."""
+        config = evolve(self.load(), tls_client_ca="/x")
+        text = plain_warning(config, [self.secret(), self.port()])
+        self.assertEqual(
+            text, "clients need no certificate in plain HTTP at 192.0.2.1:8080; say https://, or 127.0.0.1"
+        )
+        self.assertIsNone(plain_warning(config, [self.secret(), self.port("127.0.0.1")]))
+        locked = plain_warning(evolve(config, htpasswd_file="/y"), [self.port()])
+        self.assertIn("passwords", str(locked))
+
+    def test_no_upstream_sees_credentials_that_are_for_this_proxy(self) -> None:
+        """Nor is that said (RULES C6)."""
+        config = self.load()
+        self.assertIn("see the credentials that clients send", str(trust_lines(config)))
+        for owning in (evolve(config, htpasswd_file="/x"), evolve(config, tls_client_ca="/x")):
+            self.assertEqual(trust_lines(owning), [])

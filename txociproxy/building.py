@@ -15,9 +15,11 @@ from txociproxy.admissions import Admissions
 from txociproxy.asking import Asking, Registry
 from txociproxy.assembly import assemble
 from txociproxy.config import Config
+from txociproxy.doorways import door_tls
 from txociproxy.envelopes import Envelopes, random_key
 from txociproxy.ingests import Ingests
 from txociproxy.interfaces import IMode
+from txociproxy.measured import MeasuredStorage
 from txociproxy.measuring import Measuring
 from txociproxy.metrics import Metrics
 from txociproxy.modes import Authenticated, Transparent
@@ -30,9 +32,12 @@ from txociproxy.storage.space import Space
 from txociproxy.upstreams.entries.table import LiveTable, UpstreamTable
 from txociproxy.upstreams.registry import Upstreams
 from txociproxy.ways import BucketWays
-from txociproxy.web.making import make_site
+from txociproxy.web.lock import Lock
+from txociproxy.web.making import make_admin, make_site
 from txociproxy.web.pages import Pages
+from txociproxy.web.passwords import UserFile
 from txociproxy.web.site import DoorSite
+from txociproxy.web.tls.certificates import DoorTls
 from txociproxy.wiring import core_rules, web_settings
 from txociproxy.workers import Workers
 
@@ -44,6 +49,8 @@ DISK_THREADS = 8
 ASIDE_THREADS = 4
 # Beside the uploads: listings, tags, renewals, and the question whether the bucket is back.
 BUCKET_THREADS = 4
+# Each check is made to take a processor's time; pulls want theirs too.
+PASSWORD_THREADS = 2
 T = TypeVar("T")
 
 
@@ -65,7 +72,9 @@ class House:
 
     :ivar aside: threads for what may take long and belongs to no pull: configuration files, credentials.
     :ivar ways: the connections to a bucket; None without one.
+    :ivar door_tls: the certificate of the doors; None where no TLS is spoken.
     :ivar admin: answers on the door of whoever runs the proxy; None without one.
+    :ivar uses: tells of each cap of the core how much is taken, and how much there is; connections are the census's.
     """
 
     storage: DiskStorage | S3Storage
@@ -80,6 +89,9 @@ class House:
     metrics: Metrics = field(factory=Metrics)
     readiness: Readiness = field(factory=Readiness)
     measuring: Measuring | None = None
+    uses: Callable[[], dict[str, tuple[float, float]]] = dict
+    lock: Lock | None = None
+    door_tls: DoorTls | None = None
 
     def turn_to(self, table: UpstreamTable) -> None:
         """Put another table of upstreams in place of the one that holds.
@@ -89,6 +101,8 @@ class House:
         self.upstreams.turn_to(table)
         self.metrics.know(entry.namespace for entry in table.entries)
         self.admissions.forget_all()
+        if self.lock is not None:
+            self.lock.forget()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Call what blocks without blocking."""
@@ -101,19 +115,28 @@ def build(config: Config, reactor: Any) -> House:
     aside = Workers.make(reactor, ASIDE_THREADS, "aside")
     keeping = keeping_of(config, reactor)
     table = LiveTable(table_of(config))
-    metrics, readiness = Metrics(), Readiness()
+    metrics, readiness = Metrics(), Readiness(hashers)
     metrics.know(entry.namespace for entry in config.upstreams)
-    upstreams = Upstreams(reactor, table, aside, proxies=config.outbound, metrics=metrics)
+    metrics.watch_process()
+    traces = config.log_level == "trace"
+    upstreams = Upstreams(reactor, table, aside, proxies=config.outbound, metrics=metrics, traces=traces)
     admissions = Admissions(time.time, config.auth_cache_s, random_key())
     mode = mode_of(config, upstreams, reactor, admissions)
-    core = assemble(keeping.storage, mode, upstreams, hashers, reactor, time.time, core_rules(config), metrics)
+    storage = MeasuredStorage(keeping.storage, metrics)
+    core = assemble(storage, mode, upstreams, hashers, reactor, time.time, core_rules(config), metrics)
     key = Path(config.token_key_file).read_bytes() if config.token_key_file else random_key()
     pages = Pages(readiness.trouble, None if config.admin_listen else metrics.exposition)
+    guests = Workers.make(reactor, PASSWORD_THREADS, "passwords") if config.htpasswd_file else None
+    lock = None if guests is None else Lock(reactor, UserFile(str(config.htpasswd_file)), guests, metrics)
     envelopes, settings = Envelopes(key, time.time), web_settings(config)
-    site = make_site(reactor, core.cache, table, envelopes, settings, time.time, metrics, pages)
-    pools = (aside, hashers, *keeping.pools)
+    site = make_site(reactor, core.cache, table, envelopes, settings, time.time, metrics, pages, lock)
+    pools = (aside, hashers, *keeping.pools, *filter(None, [guests]))
     house = House(keeping.storage, core.ingests, upstreams, site, admissions, aside, pools, keeping.ways)
     house.metrics, house.readiness, house.measuring = metrics, readiness, Measuring(reactor, config)
+    house.uses = lambda: {**core.uses(), **storage.uses()}
+    if config.admin_listen is not None:
+        house.admin = make_admin(reactor, settings, time.time, metrics, Pages(readiness.trouble, metrics.exposition))
+    house.lock, house.door_tls = lock, door_tls(config, reactor, aside)
     return house
 
 

@@ -34,13 +34,11 @@ def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[st
     listen = values["listen"]
     if values["generate_self_signed_tls"] and "listen" not in said:
         listen = SELF_SIGNED_LISTEN
-    if not has_tls(values):
-        for place in (*listen, *filter(None, [values["admin_listen"]])):
-            if parted(place)[0] == "https":
-                raise ConfigError(
-                    f"listen: {place!r} needs a certificate; give --tls-cert and --tls-key, or "
-                    "GENERATE_SELF_SIGNED_TLS=true for development"
-                )
+    for place in (*listen, *filter(None, [values["admin_listen"]])):
+        try:
+            check_tls(place, values)
+        except ValueError as error:
+            raise ConfigError(f"listen: {error}") from None
     return {
         "listen": listen,
         "tls_san": tuple(values["tls_san"] or ()),
@@ -51,6 +49,21 @@ def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[st
 def has_tls(values: Mapping[str, Any]) -> bool:
     """Say whether there is a certificate."""
     return bool(values["tls_cert"] or values["generate_self_signed_tls"])
+
+
+def check_tls(place: str, values: Mapping[str, Any]) -> None:
+    """Judge what a door says of TLS, also one of a single upstream.
+
+    :raises ValueError: it needs a certificate that is not there, or would let in clients without one of theirs.
+    """
+    scheme, bare = parted(place)
+    if scheme == "https" and not has_tls(values):
+        raise ValueError(
+            f"{place!r} needs a certificate; give --tls-cert and --tls-key, or GENERATE_SELF_SIGNED_TLS=true for "
+            "development"
+        )
+    if values["tls_client_ca"] and bare.removeprefix("haproxy:").startswith("ssl:"):
+        raise ValueError(f"{place!r} is Twisted's own TLS, which knows nothing of tls_client_ca; say https://HOST:PORT")
 
 
 def _check_certificate(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:
@@ -74,7 +87,7 @@ def _check_files(values: Mapping[str, Any], said: Mapping[str, Said]) -> None:
         if paths.cert is None:
             contents.authorities()
         else:
-            contents.identity(datetime.now(UTC))
+            contents.identity()
     except TlsTrouble as trouble:
         raise ConfigError(f"{said[trouble.setting].where}: {trouble}") from None
 

@@ -37,6 +37,8 @@ def place_of_storage(config: Config, error: StorageUnavailable) -> str:
 def trust_lines(config: Config) -> list[tuple[LogLevel, str, list[str]]]:
     """Say whose credentials go where, and what becomes readable to whom (RULES C6, D3)."""
     forwards = [entry.namespace for entry in config.upstreams if entry.client_credentials == "forward"]
+    if config.htpasswd_file or config.tls_client_ca:
+        forwards = []  # Authorization is ours then
     owned = [entry.namespace for entry in config.upstreams if entry.account is not None]
     lines: list[tuple[LogLevel, str, list[str]]] = []
     if len(config.upstreams) > 1 and forwards:
@@ -63,11 +65,13 @@ def _is_public(port: IListeningPort) -> bool:
 
 
 def plain_warning(config: Config, ports: Iterable[IListeningPort]) -> str | None:
-    """Return what to warn of where passwords can be read on the way (RULES D4); None for nothing."""
-    if config.mode != "authenticated" and not config.htpasswd_file:
-        return None
+    """Return what to warn of: passwords can be read on the way (RULES D4), or a lock has a hole; None for nothing."""
     places = [place_of(port) for port in ports if is_public(port)]
     if not places:
+        return None
+    if config.tls_client_ca and not config.htpasswd_file:
+        return f"clients need no certificate in plain HTTP at {','.join(places)}; say https://, or 127.0.0.1"
+    if config.mode != "authenticated" and not config.htpasswd_file:
         return None
     return (
         f"passwords and tokens cross the network in plain HTTP at {','.join(places)}; give --tls-cert and --tls-key, "

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
+from txociproxy.doorways import check_tls
 from txociproxy.oci.errors import OCIError
 from txociproxy.oci.names import canonical_namespace
 from txociproxy.sources import Said, Written, shown
@@ -34,7 +35,7 @@ def chosen_upstreams(
     :raises ConfigError: something is wrong.
     """
     timeouts: dict[str, Any] = {name: values[name] for name in _TIMEOUTS}
-    configured = _configured(written, timeouts, environ)
+    configured = _configured(written, timeouts, values, environ)
     shipped = [evolve(entry, **timeouts) for entry in shipped_entries()] if values["shipped_upstreams"] else []
     table = {entry.namespace: entry for entry in [*shipped, *configured]}
     default = _default(said, values, table, timeouts)
@@ -46,7 +47,9 @@ def chosen_upstreams(
     return entries, default
 
 
-def _configured(written: Written, timeouts: Mapping[str, Any], environ: Mapping[str, str]) -> list[Entry]:
+def _configured(
+    written: Written, timeouts: Mapping[str, Any], values: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[Entry]:
     """Read the items of the file; the timeouts of all upstreams count where one names none."""
     entries: list[Entry] = []
     for place, mapping in enumerate(written.items):
@@ -58,6 +61,7 @@ def _configured(written: Written, timeouts: Mapping[str, Any], environ: Mapping[
         if entry.listen is not None:
             try:
                 check_listen(entry.listen)
+                check_tls(entry.listen, values)
             except ValueError as error:
                 where = f"{written.place(place, 'listen')}upstreams[{entry.namespace}].listen"
                 raise ConfigError(f"{where}: {without_userinfo(error)}") from error

@@ -50,5 +50,6 @@ def web_settings(config: Config) -> WebSettings:
         client_stall_s=config.client_stall_s,
         limits=DoorLimits(config.max_connections, config.max_connections_per_client),
         times=DoorTimes(config.header_timeout_s, config.idle_timeout_s),
+        owns_authorization=bool(config.htpasswd_file or config.tls_client_ca),
         trusted_proxies=config.trusted_proxies,
     )

@@ -37,11 +37,13 @@ class Shown:
 class Reception:
     """Reads Authorization fields.
 
+    :ivar _consumes: all of it is for our own door, and nothing goes on (RULES C6).
     :ivar _forgives: a bad or expired token of ours counts as none; else it is refused (RULES C5).
     """
 
     _envelopes: Envelopes
     _forgives: bool
+    _consumes: bool = False
 
     def shown(self, request: Request) -> Shown:
         """Look at what a client shows.
@@ -49,7 +51,7 @@ class Reception:
         :raises OCIError: two Authorization fields.
         """
         authorization = authorization_of(request)
-        if authorization is None:
+        if authorization is None or self._consumes:
             return Shown()
         scheme, value = parted(authorization)
         if scheme == "bearer" and is_envelope(value):

@@ -52,7 +52,7 @@ def door(
 
         endpoint = InheritedEndpoint(reactor, inherited or Inherited(), wanted, dressed)
     else:
-        endpoint = _endpoint(reactor, place, DEFAULT_MODE if mode is None else mode)
+        endpoint = _endpoint(reactor, _with_mode(place, mode), DEFAULT_MODE if mode is None else mode)
         if tls is not None and speaks_tls(text, True):
             return TlsEndpoint(endpoint, tls)
     return FileEndpoint(endpoint)
@@ -77,6 +77,14 @@ def parted(text: str) -> tuple[Literal["http", "https"] | None, str]:
     if place.startswith("http://"):
         return "http", place.removeprefix("http://")
     return None, place
+
+
+def _with_mode(place: str, mode: int | None) -> str:
+    """Say who may connect to a Unix socket in Twisted's words too, unless these say it; theirs is everybody."""
+    is_own = place.startswith("unix:/") and ":" not in place[len("unix:") :]
+    if mode is None or is_own or not place.removeprefix("haproxy:").startswith("unix:") or ":mode=" in place:
+        return place
+    return f"{place}:mode={mode:o}"
 
 
 def check_listen(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable
 from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from secrets import token_bytes
 from typing import Final, TypeVar
 
@@ -60,8 +61,9 @@ class Lock:
         self._clients = Failures(self._clock, FAILURES_PER_CLIENT)
 
     def forget(self) -> None:
-        """Check everybody again, as after a change of the file that must count now."""
+        """Check everybody again, as after a change of the file that must count now; also who is being checked."""
         self._good_until_s.clear()
+        self._key = token_bytes(32)
 
     async def check(self, request: Request, target: Target, client: str) -> None:
         """Let a request pass.
@@ -83,12 +85,20 @@ class Lock:
 
     async def _is_good(self, mark: bytes, shown: bytes, client: str) -> bool:
         """Check one; whoever shows the same meanwhile waits for the same check."""
+        client = counted_as(client)
         user = f"{client} {shown.partition(b':')[0].hex()[:512]}"
+        self._may_guess(user, client)
+        outcome, _ = await self._checks.join(mark, lambda: self._checked(mark, shown, user, client))
+        return isinstance(outcome, Landed) and outcome.value
+
+    def _may_guess(self, user: str, client: str) -> None:
+        """Let those pass who were not wrong too often; behind a Unix socket there may be anybody.
+
+        :raises OCIError: they were.
+        """
         if client != "-":
             self._users.check(user)
             self._clients.check(client)
-        outcome, _ = await self._checks.join(mark, lambda: self._checked(mark, shown, user, client))
-        return isinstance(outcome, Landed) and outcome.value
 
     async def _checked(self, mark: bytes, shown: bytes, user: str, client: str) -> Landed[bool]:
         """Check in a thread; who leaves meanwhile is counted all the same."""
@@ -106,17 +116,32 @@ class Lock:
         return result
 
     def _judged(self, found: tuple[bool, str | None], mark: bytes, user: str, client: str) -> Landed[bool]:
-        """Keep what is good, and remember who was wrong; behind a Unix socket there may be anybody."""
+        """Keep what is good, and remember who was wrong.
+
+        :raises OCIError: guesses that were made side by side learn no more than the same one after another.
+        """
         good, trouble = found
         if trouble is not None:
             self.log.error("htpasswd_file: {reason}; who was let in before still is", reason=trouble)
         self._metrics.door_logins.labels("good" if good else "wrong").inc()
         if good:
+            self._may_guess(user, client)
             remember(self._good_until_s, mark, self._clock.seconds() + KEPT_S, MAX_KEPT)
         elif client != "-":
             self._users.count(user)
             self._clients.count(client)
         return Landed(good)
+
+
+def counted_as(client: str) -> str:
+    """Return whose failures are counted together: who has an address of IPv6 has its whole network (RFC 6177)."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, IPv4Address) or address.is_link_local:
+        return client
+    return str(IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
+from twisted.web.server import Request
 
 from txociproxy.oci.errors import OCIError
-from txociproxy.oci.requests import Page
+from txociproxy.oci.requests import Page, Target
+from txociproxy.web.access import Visit
 from txociproxy.web.replies import NOT_KEPT
-from txociproxy.web.sending import Reply
+from txociproxy.web.sending import Reply, send_reply
 
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 _EXPOSITION: Final = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -46,6 +48,22 @@ class Pages:
             raise OCIError("UNSUPPORTED", "metrics are served at another address (admin_listen)", status=404)
         body = self._exposition()
         return Reply(200, (_EXPOSITION, NOT_KEPT), body, len(body))
+
+
+@frozen
+class PageDesk:
+    """Answers at the door of whoever runs the proxy: pages, and nothing else."""
+
+    _pages: Pages
+
+    async def answer(self, request: Request, visit: Visit, target: Target) -> None:
+        """Give a page.
+
+        :raises OCIError: something else is wanted.
+        """
+        if not isinstance(target, Page):
+            raise OCIError("UNSUPPORTED", "only /healthz, /readyz and /metrics are served here", status=404)
+        send_reply(request, self._pages.answer(target))
 
 
 def _text(status: int, body: bytes) -> Reply:

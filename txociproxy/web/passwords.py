@@ -16,7 +16,8 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_PASSWORD_BYTES: Final = 72
 # The most that htpasswd writes; one check takes some seconds then, and four times as long for every two more.
 MAX_COST: Final = 17
-_BCRYPT: Final = re.compile(rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+# The salt has 16 bytes: of its 22 characters the last has two bits only, and bcrypt raises at any others.
+_BCRYPT: Final = re.compile(rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 
 
 @frozen

@@ -17,6 +17,7 @@ class WebSettings:
         Host of each request.
     :ivar is_transparent: whether a lost upstream and a bad token of ours are forgiven (RULES C2, C5).
     :ivar client_stall_s: how long a client may take nothing of a body.
+    :ivar owns_authorization: what clients send as Authorization is for this proxy, and goes nowhere (RULES C6).
     :ivar trusted_proxies: whose X-Forwarded-* is believed (RULES A5).
     :ivar token_life_s: how long our tokens are good.
     """
@@ -27,4 +28,5 @@ class WebSettings:
     token_life_s: int = 3600
     limits: DoorLimits = field(factory=DoorLimits)
     times: DoorTimes = field(factory=DoorTimes)
+    owns_authorization: bool = False
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

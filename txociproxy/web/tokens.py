@@ -54,6 +54,8 @@ class TokenEndpoint:
         :raises OCIError: the request makes no sense, its credentials are refused, or too many were lately.
         :raises UpstreamUnreachable: the upstream's token server does not answer, and the mode does not survive that.
         """
+        if self._settings.owns_authorization:
+            raise OCIError("UNSUPPORTED", "no token is needed here", status=404)
         self._clients.check(visit.client)
         try:
             wish = Wish.of(request, asked, self._table.current)

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.ssl import CertificateOptions
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,6 +32,8 @@ from txociproxy.web.tls.transport import TlsFactory
 POLL_S: Final = 5.0
 SOON: Final = timedelta(days=14)
 AGAIN_S: Final = 24 * 3600.0
+EXPIRES_SOON: Final = "the certificate expires soon"
+EXPIRED: Final = "the certificate has expired; put a new one in its place"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -62,7 +64,7 @@ class DoorTls:
     _call: IDelayedCall | None = field(default=None, init=False)
     _looking: Deferred[None] | None = field(default=None, init=False)
     _insisting: bool = field(default=False, init=False)
-    _told_end_s: float | None = field(default=None, init=False)
+    _told_end: tuple[str, float] = field(default=("", 0.0), init=False)
 
     log = Logger()
 
@@ -73,7 +75,7 @@ class DoorTls:
         """
         contents = self._paths.read()
         self._mark = contents.mark()
-        self._identity = contents.identity(self._today(), self._made)
+        self._identity = contents.identity(self._made)
         self._options = self._identity.options()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -126,16 +128,17 @@ class DoorTls:
 
     async def _take_what_is_there(self) -> None:
         known, self._insisting = None if self._insisting else self._mark, False
-        mark, found = await self._workers.run(_look_at, self._paths, self._made, known, self._today())
+        mark, found = await self._workers.run(_look_at, self._paths, self._made, known)
         if found is None:
             return
         self._mark = mark
         if isinstance(found, TlsTrouble):
             self.log.warn("the certificate is not taken, the old one stays: {setting}: {reason}", **_words(found))
             return
+        is_other = found.chain != self._identity.chain or found.authorities != self._identity.authorities
         self._identity, self._options = found, found.options()
-        self._told_end_s = None
-        self._tell("another certificate is taken")
+        self._told_end = ("", 0.0)
+        self._tell("another certificate is taken" if is_other else "certificate of the doors")
         self._tell_end()
 
     def _tell(self, text: str) -> None:
@@ -144,26 +147,28 @@ class DoorTls:
         self.log.info(text, names=",".join(found.names()), expires=until, sha256=found.fingerprint())
 
     def _tell_end(self) -> None:
-        """Warn once a day of a certificate that ends soon, or has ended."""
-        left = self._identity.expires - self._today()
-        told_s, now_s = self._told_end_s, self._now()
-        if left > SOON or (told_s is not None and now_s - told_s < AGAIN_S):
+        """Say once a day that a certificate ends soon, and that it has ended, which is an error."""
+        text, (told, told_s), now_s = self._about_end(), self._told_end, self._now()
+        if text is None or (text == told and now_s - told_s < AGAIN_S):
             return
-        self._told_end_s = now_s
-        text = "the certificate expires soon" if left > timedelta(0) else "the certificate has expired"
-        self.log.warn(text, names=",".join(self._identity.names()), expires=self._identity.expires.isoformat())
+        self._told_end = text, now_s
+        level = LogLevel.error if text == EXPIRED else LogLevel.warn
+        until = self._identity.expires.isoformat()
+        self.log.emit(level, text, names=",".join(self._identity.names()), expires=until)
 
-    def _today(self) -> datetime:
-        return datetime.fromtimestamp(self._now(), UTC)
+    def _about_end(self) -> str | None:
+        """Return what is to be said about the end; None for nothing."""
+        left = self._identity.expires - datetime.fromtimestamp(self._now(), UTC)
+        if left > SOON:
+            return None
+        return EXPIRES_SOON if left > timedelta(0) else EXPIRED
 
 
 def _words(trouble: TlsTrouble) -> dict[str, str]:
     return {"setting": trouble.setting, "reason": str(trouble)}
 
 
-def _look_at(
-    paths: TlsPaths, made: Identity | None, known: bytes | None, now: datetime
-) -> tuple[bytes, Identity | TlsTrouble | None]:
+def _look_at(paths: TlsPaths, made: Identity | None, known: bytes | None) -> tuple[bytes, Identity | TlsTrouble | None]:
     """Return a mark of what stands in the files and what it is; None if it is what is known already.  Blocks."""
     try:
         contents = paths.read()
@@ -174,7 +179,7 @@ def _look_at(
     if mark == known:
         return mark, None
     try:
-        return mark, contents.identity(now, made)
+        return mark, contents.identity(made)
     except TlsTrouble as trouble:
         return mark, trouble
 

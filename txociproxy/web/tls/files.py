@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
 from typing import TypeVar
 
 from attrs import evolve, frozen
@@ -69,11 +68,13 @@ class Contents:
         each = (hashlib.sha256(text).digest() for text in (self.cert, self.key, self.client_ca))
         return hashlib.sha256(b"".join(each)).digest()
 
-    def identity(self, now: datetime, made: Identity | None = None) -> Identity:
+    def identity(self, made: Identity | None = None) -> Identity:
         """Make of it what a door needs.
 
+        One that has expired is taken: a proxy that starts again at night must come up, and clients say what is wrong.
+
         :param made: the certificate, where it is in no file.
-        :raises TlsTrouble: it cannot be used, or has expired.
+        :raises TlsTrouble: it cannot be used.
         """
         cert, key = self.paths.cert, self.paths.key
         if made is not None:
@@ -81,7 +82,7 @@ class Contents:
         assert cert is not None and key is not None
         chain = _parsed("tls_cert", cert, "certificate", _certificates, self.cert)
         found = Identity(chain, _private_key(key, self.key), self.authorities())
-        self._check(found, now)
+        self._check(found)
         return found
 
     def authorities(self) -> tuple[x509.Certificate, ...]:
@@ -92,18 +93,14 @@ class Contents:
         path = self.paths.client_ca
         return () if path is None else _parsed("tls_client_ca", path, "certificate", _certificates, self.client_ca)
 
-    def _check(self, found: Identity, now: datetime) -> None:
-        """Refuse what no client could use."""
+    def _check(self, found: Identity) -> None:
+        """Refuse what cannot be served at all."""
         cert, key = self.paths.cert, self.paths.key
         if not found.fits():
             raise TlsTrouble(
                 "tls_key",
                 f"{key!r} is not the key of the first certificate in {cert!r}; name the key that belongs to it, and "
                 "put the server's own certificate before its chain",
-            )
-        if found.expires <= now:
-            raise TlsTrouble(
-                "tls_cert", f"{cert!r} has expired on {found.expires:%Y-%m-%d}; put a new one in its place"
             )
         try:
             found.options().getContext()

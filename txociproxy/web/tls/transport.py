@@ -8,6 +8,9 @@ Until the handshake is done nothing of a client is known, so nothing else bounds
 
 from __future__ import annotations
 
+import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
@@ -18,6 +21,7 @@ from twisted.python.failure import Failure
 # The first byte of a record that carries a handshake (RFC 8446 §5.1).
 HANDSHAKE: Final = 0x16
 LINGER_S: Final = 2.0
+CLOSE_S: Final = 5.0
 _TEXT: Final = b"this door speaks TLS; use https://\n"
 PLAIN_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -31,7 +35,10 @@ class DoorTransport(BufferingTLSTransport):
     factory: TlsFactory
     transport: Any
 
+    _aborted: bool
+    _lostTLSConnection: bool
     _deadline: IDelayedCall | None = None
+    _closing: IDelayedCall | None = None
     _begun = False
     _refused = False
 
@@ -55,7 +62,24 @@ class DoorTransport(BufferingTLSTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop to count."""
         self._forget_deadline()
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
         super().connectionLost(reason)
+
+    def _shutdownTLS(self) -> None:
+        """Say that this is the end; whoever does not say it too (RFC 8446 §6.1) would hold a place in the census."""
+        super()._shutdownTLS()
+        if self._closing is None and not (self._aborted or self._lostTLSConnection):
+            self._closing = self.factory.clock.callLater(CLOSE_S, self._close)
+
+    def _close(self) -> None:
+        """Close without an answer, once the client has all that was sent."""
+        self._closing = None
+        if unsent_bytes(self.transport):
+            self._closing = self.factory.clock.callLater(CLOSE_S, self._close)
+        else:
+            self.transport.loseConnection()
 
     def _is_done(self) -> bool:
         """Say whether the client has finished the handshake."""
@@ -88,6 +112,17 @@ class DoorTransport(BufferingTLSTransport):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def unsent_bytes(transport: Any) -> int:
+    """Return how much the system holds that the other side has not taken (tcp(7), SIOCOUTQ); 0 where it cannot tell."""
+    if not hasattr(transport, "getHandle"):
+        return 0
+    try:
+        told = ioctl(transport.getHandle().fileno(), TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(told, sys.byteorder)
 
 
 class TlsFactory(TLSMemoryBIOFactory):
