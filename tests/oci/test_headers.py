@@ -16,8 +16,8 @@ NEVER = (
     "Alt-Svc", "NEL", "Report-To", "Strict-Transport-Security", "Public-Key-Pins-Report-Only", "Clear-Site-Data",
     "Content-Security-Policy-Report-Only", "Access-Control-Allow-Origin", "Content-Disposition", "Content-Encoding",
     "Content-Range", "x-amz-request-id", "X-Cache-Hits", "Cache-Status", "CF-RAY", "X-Request-Id", "Traceparent",
-    "X-Accel-Redirect", "X-Sendfile", "Content-Length", "Content-Type", "ETag", "Docker-Content-Digest", "Accept-Ranges",
-    "Docker-Distribution-Api-Version", "OCI-Namespace", "Cache-Control",
+    "X-Accel-Redirect", "X-Sendfile", "Content-Length", "Content-Type", "ETag", "Docker-Content-Digest",
+    "Accept-Ranges", "Docker-Distribution-Api-Version", "OCI-Namespace", "Cache-Control",
 )  # fmt: skip
 MORE_NEVER = (
     "Proxy-Connection", "RateLimit-Limit", "RateLimit", "Docker-RateLimit-Source", "Set-Cookie2", "Public-Key-Pins",
