@@ -10,6 +10,9 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from txociproxy.config import ConfigError, load
+from txociproxy.draining import ENDS_WITHIN_S
+from txociproxy.process import files_needed
+from txociproxy.service import LAST_S
 from txociproxy.settings import SETTINGS
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -22,8 +25,7 @@ KNOWN = {setting.variable for setting in SETTINGS}
 # The AWS SDK reads these, systemd sets the one that the others follow, and compose.yaml asks for its own.
 BESIDE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "CACHE_DIRECTORY"}
 COMPOSES_OWN = {"PORT", "S3_PORT", "SEAWEEDFS_IMAGE"}
-# After the drain: what is said to the bucket and to upstreams, each bounded (txociproxy.service.CLOSE_S).
-AFTER_DRAIN_S = 10
+GUIDE = DEPLOY.parent / "docs/operations.md"
 # A variable that somebody could set: at the start of a line of settings, also one that is commented out.
 ASSIGNED = re.compile(r"^#?([A-Z][A-Z0-9_]+)=(.*)$", re.M)
 MENTIONED = re.compile(r"\b((?:OCIPROXY|S3)_[A-Z0-9_]+|PROXY_MODE|FS_ROOT|LISTEN_ADDR|CACHE_[A-Z_]+)\b")
@@ -114,7 +116,7 @@ class TimeTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Know how long it may take to end."""
-        self.least_s = load({}, {"PROXY_MODE": "transparent"}).drain_timeout_s + AFTER_DRAIN_S
+        self.least_s = load({}, {"PROXY_MODE": "transparent"}).drain_timeout_s + ENDS_WITHIN_S + LAST_S
 
     def test_systemd_waits(self) -> None:
         """SIGKILL comes after the drain."""
@@ -125,10 +127,23 @@ class TimeTests(SynchronousTestCase):
         found = re.search(r"retry:=TERM/(\d+)/KILL/\d+", read(SCRIPT))
         assert found is not None
         self.assertGreaterEqual(float(found[1]), self.least_s)
+        self.assertIn(f'#retry="TERM/{found[1]}/', read(DEPLOY / "openrc/txociproxy.confd"))
 
     def test_compose_waits(self) -> None:
         """Docker's own ten seconds would cut pulls."""
         self.assertGreaterEqual(float(compose_service()["stop_grace_period"].removesuffix("s")), self.least_s)
+
+    def test_the_guide_says_so_too(self) -> None:
+        """Each command of it that stops a container, and what it says about the others."""
+        said = re.findall(r"(?:docker stop -t|--stop-timeout|say) (\d+)", read(GUIDE))
+        self.assertEqual(len(said), 3)
+        self.assertEqual({float(time) >= self.least_s for time in said}, {True})
+        self.assertIn(f"at the latest {ENDS_WITHIN_S + LAST_S:g} s after the drain timeout", read(GUIDE))
+
+    def test_an_end_by_a_signal_is_no_failure_of_the_unit(self) -> None:
+        """Statuses of ours mean a signal; one that nobody listens to yet may not stop the service for good."""
+        self.assertEqual(unit_values("SuccessExitStatus"), ["130 143"])
+        self.assertEqual(unit_values("RestartForceExitStatus"), ["SIGHUP"])
 
 
 class AgreementTests(SynchronousTestCase):
@@ -151,11 +166,39 @@ class AgreementTests(SynchronousTestCase):
         self.assertIn('rc_ulimit="-n 65536"', read(SCRIPT))
         self.assertEqual(compose_service()["ulimits"], {"nofile": 65536})
 
+    def test_only_the_cache_gets_signals_and_only_its_user_reads_what_it_keeps(self) -> None:
+        """SIGTERM ends the cache, whose helpers may be needed until then; SIGHUP reloads; nobody else is let in."""
+        self.assertEqual((unit_values("KillMode"), unit_values("KillSignal")), (["mixed"], ["SIGTERM"]))
+        self.assertIn("kill -HUP $MAINPID", unit_values("ExecReload")[0])
+        self.assertIn('kill -HUP "$(cat "${pidfile}")"', read(SCRIPT))
+        self.assertEqual((unit_values("UMask"), unit_values("CacheDirectoryMode")), (["0077"], ["0700"]))
+        self.assertIn('umask="0077"', read(SCRIPT))
+        self.assertIn("\nUSER 65532:65532\n", read(DOCKERFILE))
+
+    def test_the_bucket_of_the_composition_is_for_this_machine_only(self) -> None:
+        """Unless somebody says more; the cache reaches it by a network of their own."""
+        bucket = yaml.safe_load(read(COMPOSE))["services"]["seaweedfs"]
+        self.assertEqual([with_defaults(port) for port in bucket["ports"]], ["127.0.0.1:8333:8333"])
+
+    def test_only_the_package_goes_into_an_image(self) -> None:
+        """What lies around in a checkout is nobody's: caches, keys, an .env.  Its tests and history are not needed."""
+        lines = [line for line in read(DEPLOY.parent / ".dockerignore").splitlines() if not line.startswith("#")]
+        self.assertEqual(lines[0], "*")
+        allowed = {line[1:] for line in lines if line.startswith("!")}
+        self.assertEqual(allowed, {"pyproject.toml", "setup.py", "README.md", "txociproxy", "twisted"})
+
+    def test_the_guide_knows_how_many_are_needed(self) -> None:
+        """By default, in the mode that needs more; and the limit of all is above that."""
+        needed = files_needed(load({}, {"PROXY_MODE": "transparent"}))
+        self.assertIn(f"That is {needed} by default", read(GUIDE))
+        self.assertLess(needed, 65536)
+
     def test_the_image_keeps_content_where_the_volume_is(self) -> None:
         """Volume, variable and the owner's directory are one; the composition mounts just that."""
         volume = re.findall(r"^VOLUME (\S+)$", read(DOCKERFILE), re.M)
         self.assertEqual(re.findall(r"CACHE_DIRECTORY=(\S+)", read(DOCKERFILE)), volume)
         self.assertEqual([mount.partition(":")[2] for mount in compose_service()["volumes"]], volume)
+        self.assertIn(f"chown 65532:65532 {volume[0]} ", read(DOCKERFILE))
         config = load({}, {"PROXY_MODE": "transparent", "CACHE_DIRECTORY": volume[0]})
         self.assertEqual(config.fs_root, volume[0])
 

@@ -7,6 +7,8 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from attrs import define, field
@@ -23,8 +25,10 @@ from txociproxy.process import (
     leave_at_last,
     leave_at_signals,
     raise_file_limit,
+    starter_of,
     take_reloads,
     take_signals,
+    telling,
 )
 
 BEGAN_S = 1_800_000_000.0
@@ -111,6 +115,14 @@ class SignalTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGINT)
         self.assertEqual(self.left, [143, 130])
 
+    def test_a_drain_without_an_end_in_sight_is_begun_all_the_same(self) -> None:
+        """No alarm clock goes so far; the signal must not be lost over that."""
+        reactor = Stopped()
+        take_signals(reactor, 999_999_999_999_999, self.leave)
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.assertEqual((reactor.calls, self.left), ([reactor.stop], []))
+        self.assertGreater(signal.getitimer(signal.ITIMER_REAL)[0], 365 * 86400)
+
     def test_a_reload_and_the_rotation_of_logs_end_nothing(self) -> None:
         """SIGHUP reads the configuration again, SIGUSR1 does nothing; helper programs do not inherit that."""
         for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -192,3 +204,49 @@ class FilesTests(SynchronousTestCase):
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (min(hard, WANTED_FILES), hard))
         self.assertEqual(raise_file_limit(WANTED_FILES + 1), min(hard, WANTED_FILES + 1))
         self.assertEqual(raise_file_limit(100), min(hard, WANTED_FILES + 1))
+
+    def test_a_system_that_allows_less_than_it_says_gives_what_is_needed(self) -> None:
+        """Or nothing, if that is too much too; it is no reason to end."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        hard = before[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+
+        def put(most: int, kind: int, limits: tuple[int, int]) -> None:
+            if limits[0] > most:
+                raise ValueError("current limit exceeds maximum limit")
+            resource.setrlimit(kind, limits)
+
+        for most, allowed in ((600, 512), (1000, 1000)):
+            self.assertEqual(raise_file_limit(1000, partial(put, most)), allowed)
+            self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (allowed, hard))
+
+
+class StarterTests(SynchronousTestCase):
+    """Who waits for a daemon that does not begin."""
+
+    def test_a_sentence_and_no_more_is_told(self) -> None:
+        """As much as is read there; the file with our number goes before that."""
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+        file = Path(self.mktemp())
+        file.write_text("1")
+
+        def begin() -> None:
+            with telling(starter_of({"statusPipe": write, "pidfile": str(file)})):
+                raise SystemExit("--listen: " + "\N{SNOWMAN}" * 200)
+
+        self.assertRaises(SystemExit, begin)
+        told = os.read(read, 1000)
+        self.assertEqual((told[:13], len(told)), (b"1 --listen: ?", 100))
+        self.assertFalse(file.exists())
+
+    def test_nobody_waits_for_what_is_no_daemon(self) -> None:
+        """Nor for what is not run by ``twistd`` at all; its file is not ours to remove."""
+        file = Path(self.mktemp())
+        file.write_text("1")
+        starter_of({"pidfile": str(file)})("why")
+        starter_of(None)("why")
+        self.assertTrue(file.exists())

@@ -6,8 +6,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Literal
 
@@ -19,25 +19,36 @@ from txociproxy.logs.writers import FileWriter, SyslogWriter, is_journal, write_
 from txociproxy.upstreams.entries.unlisted import MAX_ASKS, MAX_BODIES
 
 Leave = Callable[[int], object]
+TellStarter = Callable[[str], object]
+PutLimit = Callable[[int, tuple[int, int]], object]
 # Connections of clients and upstreams, open files and spools; a usual soft limit is 1024.
 WANTED_FILES = 65536
 # Doors, pools, libraries, names that are looked up, tags and sidecars that are read.
 OTHER_FILES = 128
 ENDING = (signal.SIGTERM, signal.SIGINT)
+# About three years: alarm clocks do not take every time that a person may write who means "for ever".
+LONGEST_S = 1e8
+# As much as ``twistd`` reads there.
+STARTER_BYTES = 100
 
 _log = Logger()
 
 
-def raise_file_limit(needed: int = WANTED_FILES) -> float:
-    """Allow ourselves as many descriptors as the system lets us, up to what we can use; returns how many that is."""
+def raise_file_limit(needed: int = WANTED_FILES, put: PutLimit = resource.setrlimit) -> float:
+    """Allow ourselves as many descriptors as the system lets us, up to what we can use; returns how many that is.
+
+    Not every system says how far that is: macOS names no hard limit, and refuses more than another figure of its own.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(WANTED_FILES, needed)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(hard, wanted)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return float("inf") if soft == resource.RLIM_INFINITY else soft
+    if soft == resource.RLIM_INFINITY:
+        return float("inf")
+    for wanted in (max(WANTED_FILES, needed), needed):
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        if soft < most:
+            with suppress(OSError, ValueError):
+                put(resource.RLIMIT_NOFILE, (most, hard))
+                return most
+    return soft
 
 
 def files_needed(config: Config) -> int:
@@ -77,6 +88,35 @@ def leave_at_signals(leave: Leave = os._exit) -> None:
         signal.signal(each, lambda number, frame: leave(128 + number))
 
 
+def starter_of(twistd: Mapping[str, Any] | None) -> TellStarter:
+    """Return what tells whoever has started a daemon that it ends before it has begun, and why.
+
+    That one waits for word from us.  ``twistd`` sends it when all is well, and for exceptions that are errors; at a
+    :exc:`SystemExit`, or when a signal ends us, it would wait for ever, since it holds our end of the pipe open too.
+    Not to be called after the start: the descriptor is closed then, and its number may be anybody's.
+    """
+
+    def tell(why: str) -> None:
+        pipe = twistd.get("statusPipe") if twistd is not None else None
+        if twistd is not None and pipe is not None:
+            with suppress(OSError):
+                os.unlink(twistd["pidfile"])
+            with suppress(OSError):
+                os.write(pipe, f"1 {why}".encode("ascii", "replace")[:STARTER_BYTES])
+
+    return tell
+
+
+@contextmanager
+def telling(tell: TellStarter) -> Iterator[None]:
+    """Tell the starter when this ends in a sentence (:exc:`SystemExit`)."""
+    try:
+        yield
+    except SystemExit as end:
+        tell(str(end))
+        raise
+
+
 def take_signals(reactor: Any, within_s: float, leave: Leave = os._exit) -> None:
     """End well at the first SIGTERM or SIGINT, and at once at the second.
 
@@ -88,8 +128,8 @@ def take_signals(reactor: Any, within_s: float, leave: Leave = os._exit) -> None
 
     def first(number: int, _: FrameType | None) -> None:
         leave_at_signals(leave)
-        leave_at_last(within_s, leave)
         reactor.callFromThread(reactor.stop)
+        leave_at_last(within_s, leave)
 
     for each in ENDING:
         signal.signal(each, first)
@@ -111,7 +151,7 @@ def leave_at_last(within_s: float, leave: Leave = os._exit) -> None:
         leave(0)
 
     signal.signal(signal.SIGALRM, fired)
-    signal.setitimer(signal.ITIMER_REAL, within_s, 1.0)
+    signal.setitimer(signal.ITIMER_REAL, min(within_s, LONGEST_S), 1.0)
 
 
 def take_reloads(reactor: Any, reload: Callable[[], object]) -> None:

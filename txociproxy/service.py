@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,10 @@ from txociproxy.process import (
     leave_at_signals,
     observer_for,
     raise_file_limit,
+    starter_of,
     take_reloads,
     take_signals,
+    telling,
 )
 from txociproxy.reload import DoorClosed, Reload
 from txociproxy.web.doors import door, parted, place_of
@@ -53,6 +56,7 @@ class OCIProxyService(MultiService):
     :param owns_process: whether signals and limits of the process are ours.
     :param make: makes the house; for tests.
     :param reread: reads the configuration once more; blocks.
+    :param tell: tells who has started us why we end before the start is over.
     """
 
     log = Logger()
@@ -65,6 +69,7 @@ class OCIProxyService(MultiService):
         owns_process: bool = False,
         make: Callable[[Config, Any], House] = build,
         reread: Callable[[], Config] | None = None,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         super().__init__()
         self._config = config
@@ -73,6 +78,7 @@ class OCIProxyService(MultiService):
         self._owns_process = owns_process
         self._make = make
         self._reread = reread or (lambda: config)
+        self._tell = tell
         self._house: House | None = None
         self._reload: Reload | None = None
         self._ports: list[IListeningPort] = []
@@ -113,27 +119,36 @@ class OCIProxyService(MultiService):
         """Build everything and open the doors while we may; threads would not survive becoming a daemon before."""
         super().privilegedStartService()
         if self._owns_process:
-            leave_at_signals()
+            leave_at_signals(self._leave_early)
             # From the moment that anybody can connect to us, others can signal us too; until then it would be the end.
             take_reloads(self._reactor, self.reload)
-        self._open()
+        with telling(self._tell):
+            self._open()
+
+    def _leave_early(self, status: int) -> None:
+        """End at a signal while nobody is served yet."""
+        self._tell("ended by a signal")
+        os._exit(status)
 
     def startService(self) -> None:
         """Make the storage ready, before the reactor runs and anybody is answered."""
         super().startService()
         house = self._open()
-        try:
-            house.storage.prepare(self._config.mode, self._config.adopt_store)
-        except StorageUnavailable as error:
-            raise SystemExit(f"{place_of_storage(self._config, error)}: {error}") from error
+        with telling(self._tell):
+            try:
+                house.storage.prepare(self._config.mode, self._config.adopt_store)
+            except StorageUnavailable as error:
+                raise SystemExit(f"{place_of_storage(self._config, error)}: {error}") from error
         house.storage.start()
+        if self._owns_process:
+            leave_at_signals()
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
         """Take over the process, and say that clients can come."""
         if self._owns_process:
-            self._check_files()
             take_signals(self._reactor, self._config.drain_timeout_s + ENDS_WITHIN_S)
+            self._check_files()
         if self._house is not None and self._house.measuring is not None:
             self._house.measuring.start(self._house)
         if self._house is not None and self._house.door_tls is not None:
@@ -255,4 +270,5 @@ def makeService(options: Options, reactor: Any = None) -> OCIProxyService:
     if twistd is not None:
         keep_even_time(reactor)
     observer = observer_for(twistd, options.config.log_level, options.config.log_format, options.config.journal_stream)
-    return OCIProxyService(options.config, reactor, observer, owns_process=twistd is not None, reread=options.reread)
+    owns_process, tell = twistd is not None, starter_of(twistd)
+    return OCIProxyService(options.config, reactor, observer, owns_process, reread=options.reread, tell=tell)

@@ -190,7 +190,7 @@ class ContainerTests(SynchronousTestCase):
         kept = f"/var/cache/txociproxy/blobs/sha256/{digest[:2]}/{digest}"
         wait = f"for each in 1 2 3 4 5 6 7 8 9; do test -s {kept} && exit; sleep 0.5; done; exit 1"
         self.podman_exec(number, ["sh", "-c", wait])
-        self.store.podman("stop", "--time", "45", number)
+        self.store.podman("stop", "--time", "65", number)
         log = self.store.podman("logs", number)
         self.assertNotIn("plugin cache", log)
         self.assertNotIn("level=critical", log)

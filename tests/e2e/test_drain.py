@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from tests.e2e.law_wire import connect, get, request
 from tests.e2e.processes import accepts, free_port, wait_until
 from tests.e2e.scripts import MIB, Served, Step
@@ -21,14 +23,14 @@ class DrainTests(DrainTestCase):
         proxy = self.start()
         self.keep(proxy)
         missing = self.new(82, SLOW)
-        clients = [Client(proxy.port, KEPT, whole_s=7), Client(proxy.port, missing)]
+        clients = [Client(proxy.port, KEPT, whole_s=8), Client(proxy.port, missing)]
         idle = connect(proxy.port, silent_s=5)
         idle.send(request("/healthz"))
         self.assertEqual(idle.read_answer().status, 200)
         for client in clients:
             client.start()
         wait_until(lambda: len(self.upstream.bodies_of(missing.target)) == 1, 10, "the miss arrives")
-        time.sleep(1)
+        time.sleep(0.5)
         os.kill(proxy.pid, signal.SIGTERM)
         self.assertEqual((idle.read_rest(), idle.over), (b"", "closed"))
         idle.close()
@@ -48,11 +50,11 @@ class DrainTests(DrainTestCase):
         for number, drain_timeout in enumerate((1, 0)):
             proxy = self.start(drain_timeout=drain_timeout)
             self.keep(proxy)
-            arriving = self.new(90 + number, ENDLESS)
-            chunked = self.new(92 + number, Step(chunked=True, chunk_bytes=16 * 1024, pause_s=0.1))
-            silent = self.new(94 + number, Step(delay_s=20))
+            arriving = self.new(90 + number, ENDLESS, size_bytes=8 * MIB)
+            chunked = self.new(92 + number, evolve(ENDLESS, chunked=True), size_bytes=8 * MIB)
+            silent = self.new(94 + number, Step(delay_s=20), size_bytes=MIB)
             wanted = (KEPT, arriving, chunked, silent)
-            clients = [Client(proxy.port, served, whole_s=60 if served is KEPT else 0) for served in wanted]
+            clients = [Client(proxy.port, served, whole_s=20 if served is KEPT else 0) for served in wanted]
             for client in clients:
                 client.start()
             wait_until(lambda: self.are_asked(wanted[1:]), 10, "asked")  # noqa: B023
@@ -82,7 +84,8 @@ class DrainTests(DrainTestCase):
                 listen = [f"{scheme}://127.0.0.1:{port}"]
                 proxy = self.start(drain_timeout=drain_timeout, generate_self_signed_tls=True, listen=listen)
                 step = Step(chunk_bytes=256 * 1024, pause_s=0.05, chunked=True)
-                served = self.new(130 + 10 * number + drain_timeout, step, size_bytes=8 * MIB)
+                size_bytes = (4 if drain_timeout > 1 else 8) * MIB
+                served = self.new(130 + 10 * number + drain_timeout, step, size_bytes)
                 file = self.shop.directory("body") / "body"
                 url = f"{scheme}://127.0.0.1:{port}{served.target}?ns=docker.io"
                 curl = self.shop.start("curl", ["curl", "-sSk", how, "--max-time", 30, "-o", file, url])

