@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 from attrs import define, field
 from prometheus_client import (
@@ -24,6 +25,7 @@ from prometheus_client import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+_T = TypeVar("_T", Counter, Histogram)
 UNLISTED = "unlisted"
 # From a hit on a fast disk to a registry that takes its time.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -56,6 +58,7 @@ class Metrics:
     registry: CollectorRegistry = field(factory=lambda: CollectorRegistry(auto_describe=False))
     known: frozenset[str] = frozenset()
     looks: list[Callable[[], None]] = field(init=False, factory=list)
+    _series: dict[tuple[object, ...], Any] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._make_of_clients()
@@ -161,14 +164,23 @@ class Metrics:
         """Return a namespace as a label."""
         return namespace if namespace is not None and namespace in self.known else UNLISTED
 
+    def _of(self, metric: _T, *labels: str) -> _T:
+        """Return one time series of what every request counts, remembered: to look it up costs more than to count."""
+        key = (metric, *labels)
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = metric.labels(*labels)
+        return cast(_T, found)
+
     def pull_ended(self, namespace: str | None, kind: str, outcome: str, sent_bytes: int) -> None:
         """Count a pull, however it ended.
 
         :param kind: ``manifest`` or ``blob``.
         :param outcome: as in the log.
         """
-        self.pulls.labels(self.label(namespace), kind, outcome).inc()
-        self.client_bytes.labels(self.label(namespace), kind).inc(sent_bytes)
+        label = self.label(namespace)
+        self._of(self.pulls, label, kind, outcome).inc()
+        self._of(self.client_bytes, label, kind).inc(sent_bytes)
 
     def request_ended(self, kind: str, status: int | None) -> None:
         """Count a request.
@@ -176,11 +188,11 @@ class Metrics:
         :param kind: what it was for, one of a few words.
         :param status: None where the client left before there was one.
         """
-        self.requests.labels(kind, status_class(status)).inc()
+        self._of(self.requests, kind, status_class(status)).inc()
 
     def began_to_answer(self, kind: str, outcome: str, after_s: float) -> None:
         """Measure the time to the first byte of a pull."""
-        self.first_byte_s.labels(kind, outcome).observe(after_s)
+        self._of(self.first_byte_s, kind, outcome).observe(after_s)
 
     def cap_reached(self, cap: str) -> None:
         """Count that a cap had its effect; one of :data:`CAPS`."""

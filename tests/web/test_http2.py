@@ -209,6 +209,7 @@ class RuleTests(SynchronousTestCase):
             [(b"content-length", b"0")] * 2,
             [(b"content-length", b"0"), (b"content-length", b"5")],
             [(b"transfer-encoding", b"chunked")],
+            [(b":protocol", b"websocket")],
             [(b"x a", b"b")],
             [(b"x-a", b"a\r\nb: c")],
         ):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.main import CONNECTION_DONE
@@ -21,7 +22,7 @@ from tests.web.tls_client import Echoes, Line, Talk, trusting
 from txociproxy.web.site import Census, DoorLimits, DoorSite
 from txociproxy.web.tls.certificates import DoorTls
 from txociproxy.web.tls.files import TlsPaths
-from txociproxy.web.tls.transport import LINGER_S, DoorTransport
+from txociproxy.web.tls.transport import CLOSE_S, LINGER_S, DoorTransport
 
 
 class TransportTestCase(SynchronousTestCase):
@@ -162,6 +163,52 @@ class HandshakeTests(TransportTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.clock.advance(100)
         self.assertFalse(line.aborted)
+
+
+class EndTests(TransportTestCase):
+    """We have said that it is over; a client may never say so too, and would hold a place until it does."""
+
+    def ended(self, handle: socket.socket | None = None) -> Talk:
+        """Return a talk that our side has ended."""
+        talk = self.talk()
+        talk.shake_hands()
+        if handle is not None:
+            cast(Any, talk.line).getHandle = lambda: handle
+        cast(DoorTransport, talk.server).loseConnection()
+        return talk
+
+    def test_a_client_that_does_not_answer_the_end_is_closed_soon(self) -> None:
+        """Not after minutes: that would be a cheap way to take all places."""
+        talk = self.ended()
+        talk.pump()
+        self.assertEqual(talk.client.read(1), b"")
+        self.clock.advance(CLOSE_S - 0.1)
+        self.assertFalse(talk.line.disconnecting)
+        self.clock.advance(0.2)
+        self.assertTrue(talk.line.disconnecting)
+
+    def test_a_slow_client_still_gets_what_is_on_its_way(self) -> None:
+        """As long as the system holds bytes that it has not taken."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        ours.send(b"the end of a body")
+        talk = self.ended(ours)
+        self.clock.pump([CLOSE_S] * 3)
+        self.assertFalse(talk.line.disconnecting)
+        theirs.recv(100)
+        self.clock.advance(CLOSE_S)
+        self.assertTrue(talk.line.disconnecting)
+
+    def test_one_that_answers_the_end_leaves_nothing_behind(self) -> None:
+        """Nor does one that is gone."""
+        talk = self.ended()
+        talk.pump()
+        talk.client.unwrap()
+        talk.pump()
+        self.assertTrue(talk.line.disconnecting)
+        cast(DoorTransport, talk.server).connectionLost(Failure(CONNECTION_DONE))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class PlainTests(TransportTestCase):

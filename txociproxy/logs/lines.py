@@ -41,20 +41,20 @@ class _Form:
             if value is not None:
                 values.setdefault(_key(name), value)
         words = {key: self.value(value) for key, value in values.items()}
+        line = self._joined(words)
         for cap in _CAPS:
-            if self._fits(words):
-                break
+            if _fits(line):
+                return line
             words = {key: self._shortened(values[key], word, cap) for key, word in words.items()}
-        while not self._fits(words):
+            line = self._joined(words)
+        while not _fits(line):
             words.popitem()
-        return self._joined(words)
-
-    def _fits(self, words: Mapping[str, str]) -> bool:
-        return len(self._joined(words)) <= MAX_LINE_BYTES - _BESIDE_BYTES
+            line = self._joined(words)
+        return line
 
     def _joined(self, words: Mapping[str, str]) -> str:
         begin, end = self.around
-        return begin + self.between.join(self.pattern.format(key, word) for key, word in words.items()) + end
+        return begin + self.between.join([self.pattern % pair for pair in words.items()]) + end
 
     def _shortened(self, value: object, word: str, cap_chars: int) -> str:
         """Cut a value, not what it is written in."""
@@ -70,8 +70,8 @@ class _Form:
         return f'"{spelt}"'
 
 
-_LOGFMT = _Form("{}={}", " ", ("", ""), safe, cut, spell)
-_JSON = _Form('"{}":{}', ",", ("{", "}"), json_value, plain, spell_json)
+_LOGFMT = _Form("%s=%s", " ", ("", ""), safe, cut, spell)
+_JSON = _Form('"%s":%s', ",", ("{", "}"), json_value, plain, spell_json)
 
 
 def logfmt(fields: Mapping[str, object]) -> str:
@@ -84,6 +84,12 @@ def as_json(fields: Mapping[str, object]) -> str:
     return _JSON.line(fields)
 
 
+def _fits(line: str) -> bool:
+    return len(line) <= MAX_LINE_BYTES - _BESIDE_BYTES
+
+
 def _key(name: str) -> str:
     """Keep a field's name one word."""
+    if len(name) <= _KEY_CHARS and name.isascii() and name.isidentifier():
+        return name  # as nearly all are
     return _NO_KEY.sub("_", name)[:_KEY_CHARS] or "_"

@@ -47,7 +47,9 @@ def json_value(value: object) -> str:
 
 def cut(value: object) -> str:
     """Return the value as text of at most 256 characters."""
-    if isinstance(value, bytes):
+    if type(value) is str:
+        text = value
+    elif isinstance(value, bytes):
         # Four bytes make at least one character, so that no more than this is worth decoding.
         text = value[: 4 * MAX_VALUE_CHARS].decode("utf-8", "surrogateescape")
     elif isinstance(value, bool):

@@ -32,9 +32,10 @@ def cache_status(outcome: Outcome, by_digest: bool, fwd_status: int | None = Non
     :param by_digest: whether a digest was asked for, rather than a tag or a list.
     :param fwd_status: what the upstream answered with, where that may be another status than ours.
     """
+    if outcome == "hit":
+        return f"{NAME}; hit; detail=redirect" if is_redirect else f"{NAME}; hit"
     fwd = "fwd=uri-miss" if by_digest else "fwd=miss"
     parameters = {
-        "hit": "hit; detail=redirect" if is_redirect else "hit",
         "stale": "hit; detail=stale",
         "miss": f"{fwd}; stored",
         "join": f"{fwd}; collapsed",

@@ -85,6 +85,8 @@ class Channel(HTTPChannel):
     def resetTimeout(self) -> None:
         """Count from the first byte of a request: one byte now and then would hold a place for ever."""
         if not self.requests and not self._buffer:
+            # A call that is moved sooner is looked for among those of all connections; a new one is not.
+            self.setTimeout(None)
             self.setTimeout(self.site.times.header_s)
 
     def requestDone(self, request: Request) -> None:

@@ -42,6 +42,7 @@ class Switch(Protocol):
     spoken: Channel | Connection | None = None
     _held = b""
     _is_welcome = False
+    _is_hung_up = False
     _waiting: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -63,6 +64,8 @@ class Switch(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Hand on, as soon as it is known to whom."""
+        if self._is_hung_up:
+            return
         if self.spoken is None:
             data = self._held = self._held + data
             if not self._knows():
@@ -128,5 +131,6 @@ class Switch(Protocol):
     def _hang_up(self) -> None:
         """Close; under TLS a client may never agree, and then it is aborted."""
         self._wait_no_more()
+        self._is_hung_up = True
         self._waiting = self.site.reactor.callLater(CUT_S, self.transport.abortConnection)
         self.transport.loseConnection()

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -29,7 +28,8 @@ from txociproxy.web.heads import form_too_large
 from txociproxy.web.http2.ending import CLOSING_S, LINGER_S, Clocks, Ending, is_secure
 from txociproxy.web.http2.frames import goaway
 from txociproxy.web.http2.guard import Guard
-from txociproxy.web.http2.limits import MAX_FORMS_BYTES, QUEUE_BYTES, bound_encoder, make_machine
+from txociproxy.web.http2.limits import MAX_FORMS_BYTES, QUEUE_BYTES
+from txociproxy.web.http2.machine import bound_encoder, make_machine
 from txociproxy.web.http2.sender import Sender
 from txociproxy.web.http2.stream import Stream, connection_lost
 
@@ -53,7 +53,7 @@ class Connection(Protocol):
     def __init__(self, site: DoorSite) -> None:
         self.site = site
         self._clock = site.reactor
-        self._machine = make_machine()
+        self._machine = make_machine(self._clock)
         self._guard = Guard(self._clock)
         self._clocks = Clocks(self._clock, site.times.header_s, site.times.idle_s, self.close)
         self._streams: dict[int, Stream] = {}
@@ -87,19 +87,17 @@ class Connection(Protocol):
 
     def _read(self, data: bytes) -> None:
         """Let h2 read, and do what follows from it."""
-        self.sender.collect()  # h2 forgets what it has printed when the client says goodbye
-        state = self._machine.state_machine.state
         try:
             events = self._machine.receive_data(data)
         except ProtocolError as error:
             self._refuse(str(error) or type(error).__name__, None)
             return
-        if self._machine.state_machine.state is ConnectionState.CLOSED:
-            # The client will ask for nothing more; what it has asked for is still answered (RFC 9113 §6.8).
-            self._machine.state_machine.state = state
+        # Before its requests begin: they stop the clock that this may start.
+        self._clocks.heard(bool(events), self._guard.is_between)
         self._handle(events)
         if not self._ending.has_begun:
-            self._clocks.heard(bool(events), self._guard.is_between)
+            if self._machine.is_weary:
+                self.drain()
             self.sender.run()
 
     def _handle(self, events: list[Event]) -> None:
@@ -135,6 +133,7 @@ class Connection(Protocol):
         if self._last_id is not None and stream_id > self._last_id:
             self._machine.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
+        self._guard.requested()
         stream = self._streams[stream_id] = Stream(stream_id, self.site, self)
         self._clocks.busy(True)
         self.sender.open(stream_id)
@@ -238,6 +237,9 @@ class Connection(Protocol):
     def _lose_streams(self, reason: Failure) -> None:
         self.sender.stop()
         streams, self._streams = list(self._streams.values()), {}
+        for stream in streams:
+            # Whoever hears of the first one may let go of what another one has waited for.
+            stream.is_open = False
         for stream in streams:
             stream.lost(reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from txociproxy.web.http2.frames import HEADERS, RST_STREAM, FrameMeter
+from txociproxy.web.http2.frames import RST_STREAM, FrameMeter
 from txociproxy.web.http2.limits import (
     FRAMES_PER_MINUTE,
     FRAMES_PER_REQUEST,
@@ -34,12 +34,15 @@ class Guard:
         return self._meter.is_between
 
     def allows(self, data: bytes) -> bool:
-        """Say whether the client may send this; a request gives it more frames, and is bounded by its streams."""
+        """Say whether the client may send this."""
         kinds = self._meter.feed(data)
-        resets, requests = kinds.count(RST_STREAM), kinds.count(HEADERS)
-        others = len(kinds) - resets - requests
-        self._frames.earn(requests * FRAMES_PER_REQUEST)
+        resets = kinds.count(RST_STREAM)
+        others = len(kinds) - resets
         return self.allows_resets(resets) and (not others or self._frames.spend(others))
+
+    def requested(self) -> None:
+        """The client has begun a request, and may say more for it; no head that begins none gives it anything."""
+        self._frames.earn(1 + FRAMES_PER_REQUEST)
 
     def allows_resets(self, count: int) -> bool:
         """Say whether so many streams may be reset; those that a client makes us reset cost as much as its own."""

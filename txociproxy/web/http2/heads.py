@@ -14,6 +14,7 @@ from txociproxy.web.heads import check_field, check_head, malformed
 from txociproxy.web.http2.limits import MAX_FIELD_BYTES, MAX_FIELDS
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PSEUDO: Final = frozenset({b":method", b":path", b":scheme", b":authority"})
 
 
 @frozen
@@ -46,12 +47,17 @@ def read_head(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Head, OCIError | N
             pseudo[name] = value
         else:
             plain.append((name, value))
-    error = _check_sizes(pseudo, plain) or _check_fields(plain)
+    error = _check_pseudo(pseudo) or _check_sizes(pseudo, plain) or _check_fields(plain)
     headers = Headers()
     for name, value in plain if error is None else ():
         headers.addRawHeader(name, value)
     head = Head(pseudo.get(b":method", b""), pseudo.get(b":path", b""), headers)
     return head, error or _check_authority(pseudo, headers) or _check_whole(head)
+
+
+def _check_pseudo(pseudo: dict[bytes, bytes]) -> OCIError | None:
+    """Refuse words of protocols that we have not offered (RFC 9113 §8.3; h2 knows ``:protocol`` of RFC 8441)."""
+    return None if pseudo.keys() <= _PSEUDO else malformed("a pseudo-header field is not known")
 
 
 def _check_sizes(pseudo: dict[bytes, bytes], plain: list[tuple[bytes, bytes]]) -> OCIError | None:

@@ -21,8 +21,8 @@ from txociproxy.web.http2.limits import (
     SLICE_BYTES,
     STREAM_BYTES,
     TURN_BYTES,
-    Machine,
 )
+from txociproxy.web.http2.machine import Machine
 
 
 @define(eq=False)
