@@ -28,8 +28,9 @@ setup(
     packages=[*find_packages(include=["txociproxy", "txociproxy.*"]), "twisted.plugins"],
     package_data={"twisted": ["plugins/txociproxy_plugin.py"], "txociproxy": ["py.typed"]},
     install_requires=[
-        "twisted[tls,http2] >= 26.10, < 28",  # server, client, twistd; private seams of h1 and h2 differ before
-        "h2 >= 4.2, < 5",  # HTTP/2 at our doors; Twisted brings it, but we tune it ourselves
+        "twisted[tls] >= 26.10, < 28",  # server, client, twistd; private seams of HTTP/1.1 differ before
+        "h2 >= 4.2, < 5",  # HTTP/2 at our doors: frames and states; the connection is our own, not Twisted's
+        "hpack >= 4.1, < 5",  # h2 brings it; what a client may make it decode is bounded by us
         "treq >= 25.5, < 28",  # drives the real doors in memory in the tests; never for bodies, which it would decode
         "attrs >= 23.2",  # values and classes
         "zope.interface >= 6",  # the seams; Twisted brings it, but we import it ourselves
