@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +17,7 @@ from tests.cache.place import content
 from tests.house.paced import Paced
 from tests.house.whole import Waiting, WholeHouse
 from tests.upstreams.fakes import Answer, answer
-from tests.web.doubles import Line
+from tests.web.doubles import Line, Wire, client
 from txociproxy.draining import Draining
 from txociproxy.oci.names import Digest
 from txociproxy.web.site import Census, DoorLimits, DoorSite
@@ -28,6 +29,16 @@ KEPT, ARRIVING, SILENT = (content(SIZE, seed) for seed in (1, 2, 3))
 def target(data: bytes) -> str:
     """Return the path of content."""
     return f"/v2/team/app/blobs/{Digest.of(data)}"
+
+
+class FullWire(Wire):
+    """A connection whose client takes nothing: whoever writes is paused."""
+
+    def write(self, data: bytes) -> None:
+        """Take bytes, and want no more."""
+        super().write(data)
+        if self.producer is not None:
+            self.producer.pauseProducing()
 
 
 class DrainingTests(SynchronousTestCase):
@@ -118,6 +129,24 @@ class DrainingTests(SynchronousTestCase):
     def how(self, events: Sequence[LogEvent]) -> set[tuple[int, str | None]]:
         """Return how pulls have ended."""
         return {(event["status"], event["ended"]) for event in events if formatEvent(event) == "pull"}
+
+    def test_a_hit_that_nobody_takes_is_cut_before_it_is_reset(self) -> None:
+        """No ingest is behind it whose end would end it; its line says how it went."""
+        wire = FullWire(peerAddress=client("192.0.2.1"))
+        door = self.site.buildProtocol(wire.getPeer())
+        assert door is not None
+        door.makeConnection(wire)
+        door.dataReceived(f"GET {target(KEPT)} HTTP/1.1\r\nHost: cache.example\r\n\r\n".encode())
+        with capturedLogs() as events:
+            ended = self.run_for(1)
+            self.clock.pump([0.1] * 11)
+            self.assertEqual(self.how(events), {(200, "cut")})
+        self.assertTrue(wire.disconnecting)
+        self.assertFalse(wire.disconnected)
+        self.assertLess(len(wire.value()), SIZE)
+        door.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(0.1)
+        self.successResultOf(ended)
 
     def test_a_client_that_takes_nothing_is_reset(self) -> None:
         """It was told for a second that its body is cut."""
