@@ -31,9 +31,7 @@ def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[st
     _check_certificate(values, said)
     _check_others(values, said)
     _check_files(values, said)
-    listen = values["listen"]
-    if values["generate_self_signed_tls"] and "listen" not in said:
-        listen = SELF_SIGNED_LISTEN
+    listen = chosen_listen(values, said)
     for place in (*listen, *filter(None, [values["admin_listen"]])):
         try:
             check_tls(place, values)
@@ -44,6 +42,12 @@ def chosen_doors(values: Mapping[str, Any], said: Mapping[str, Said]) -> dict[st
         "tls_san": tuple(values["tls_san"] or ()),
         "trusted_proxies": tuple(values["trusted_proxies"] or ()),
     }
+
+
+def chosen_listen(values: Mapping[str, Any], said: Mapping[str, Said]) -> tuple[str, ...]:
+    """Return where clients connect: what was said, else what suits a certificate that is made at the start."""
+    is_made = values["generate_self_signed_tls"] and "listen" not in said
+    return SELF_SIGNED_LISTEN if is_made else tuple(values["listen"])
 
 
 def has_tls(values: Mapping[str, Any]) -> bool:

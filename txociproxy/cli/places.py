@@ -66,7 +66,7 @@ def places_said(options: Mapping[str, Any], environ: Mapping[str, str]) -> tuple
     :raises ConfigError: options or environment cannot be read.
     """
     # These bring Twisted's endpoints, which --url does without.
-    from txociproxy.doorways import SELF_SIGNED_LISTEN
+    from txociproxy.doorways import chosen_listen
     from txociproxy.settings import SETTINGS
     from txociproxy.sources import Said, said_in_environment, said_in_file, said_in_options
     from txociproxy.yamlfile import ConfigError
@@ -83,8 +83,7 @@ def places_said(options: Mapping[str, Any], environ: Mapping[str, str]) -> tuple
         if setting.name in _SETTINGS:
             default = None if setting.default is None else Said("default", (setting.default,)).read(setting)
             values[setting.name] = said[setting.name].read(setting) if setting.name in said else default
-    if values["generate_self_signed_tls"] and "listen" not in said:
-        values["listen"] = SELF_SIGNED_LISTEN
+    values["listen"] = chosen_listen(values, said)
     return places_of(values), trouble
 
 

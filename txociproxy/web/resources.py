@@ -77,7 +77,6 @@ class Root(Resource):
     """Answers every path; each answer is a coroutine that ends when its client leaves.
 
     :param metrics: what is told about each request.
-    :ivar running: how many answers are not over yet.
     """
 
     isLeaf = True
@@ -96,8 +95,12 @@ class Root(Resource):
         self._clock = clock
         self._desks = desks
         self._log = log
-        self.running = 0
         self._open: dict[Request, tuple[Visit, Deferred[None]]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many answers are not over yet."""
+        return len(self._open)
 
     def render(self, request: Request) -> int:
         """Begin to answer."""
@@ -105,7 +108,6 @@ class Root(Resource):
         visit = Visit(request, self._clock, self._log, self._metrics, client, RequestName(name_of(request)))
         request.responseHeaders.setRawHeaders(REQUEST_ID_FIELD, [visit.name.id.encode("ascii")])
         over = request.notifyFinish()
-        self.running += 1
         with named(visit.name):
             answering = Deferred.fromCoroutine(self._answer(request, visit))
         answering.addErrback(self._swallow_cancel, request)
@@ -115,7 +117,6 @@ class Root(Resource):
         return NOT_DONE_YET
 
     def _ended(self, _: object, request: Request) -> None:
-        self.running -= 1
         del self._open[request]
 
     def refuse_waiting(self) -> None:
