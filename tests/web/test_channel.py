@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.doubles import Echo, Line, client
-from txociproxy.web.channel import CUT_S, LINGER_BYTES, LINGER_S
+from txociproxy.web.closing import CUT_S, LINGER_BYTES, LINGER_S
 from txociproxy.web.site import Census, DoorLimits, DoorSite, DoorTimes
 
 HOST = b"Host: cache.example\r\n"

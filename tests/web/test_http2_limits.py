@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.doubles import Echo
 from tests.web.http2_client import Client, bodies_site, content
-from txociproxy.web.http2.ending import CLOSING_S, LINGER_BYTES, LINGER_S
+from txociproxy.web.closing import CLOSING_S, LINGER_BYTES, LINGER_S
 from txociproxy.web.http2.frames import PREFACE, FrameMeter, data_head, goaway
 from txociproxy.web.http2.limits import (
     CONNECTION_BYTES,
@@ -24,7 +24,6 @@ from txociproxy.web.http2.limits import (
     STREAM_BYTES,
     Allowance,
 )
-from txociproxy.web.http2.stream import DELIVERING_S
 from txociproxy.web.site import Census, DoorLimits, DoorSite, DoorTimes
 
 CHUNK_BYTES = 64 * 1024
@@ -458,7 +457,7 @@ class TimeTests(SynchronousTestCase):
         request = client.request_of(stream_id)
         request.write(b"x" * 100_000)
         request.finish()
-        client.clock.advance(DELIVERING_S - 1)
+        client.clock.advance(CLOSING_S - 1)
         client.read()
         got = client.got[stream_id]
         self.assertEqual((len(got.body), got.reset, client.wire.half_closed), (65_535, None, False))

@@ -19,7 +19,7 @@ from txociproxy.interfaces import Relay
 from txociproxy.oci.errors import BodyLost, OCIError, UpstreamUnreachable
 from txociproxy.oci.names import Digest
 from txociproxy.web.access import client_address
-from txociproxy.web.channel import CUT_S
+from txociproxy.web.closing import CUT_S
 from txociproxy.web.site import Census, DoorLimits, DoorSite
 
 DATA = b"0123456789abcdef" * 64

@@ -19,10 +19,11 @@ from tests.doubles import InlineWorkers
 from tests.upstreams.certificates import Authority
 from tests.web.doubles import Registry
 from tests.web.tls_client import Echoes, Line, Talk, trusting
+from txociproxy.web.closing import LINGER_S
 from txociproxy.web.site import Census, DoorLimits, DoorSite
 from txociproxy.web.tls.certificates import DoorTls
 from txociproxy.web.tls.files import TlsPaths
-from txociproxy.web.tls.transport import CLOSE_S, LINGER_S, DoorTransport
+from txociproxy.web.tls.transport import CLOSE_S, DoorTransport
 
 
 class TransportTestCase(SynchronousTestCase):

@@ -18,6 +18,7 @@ from twisted.web.http import HTTPChannel, Request
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.web.access import client_address
+from txociproxy.web.closing import CLOSING_S, CUT_S, LINGER_BYTES, LINGER_S
 from txociproxy.web.heads import check_field, check_head, form_too_large, malformed, refusal
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES: Final = 128 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024
-LINGER_S: Final = 2
-LINGER_BYTES: Final = 16 * 1024 * 1024
-# The kernel may hold megabytes for a slow client when we are done; it has until then to take them.
-CLOSING_S: Final = 300
-CUT_S: Final = 15
 
 _DONE: Final = Failure(ConnectionDone())
 

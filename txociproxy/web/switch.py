@@ -18,7 +18,8 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from txociproxy.oci.errors import OCIError
-from txociproxy.web.channel import CUT_S, LINGER_S, Channel
+from txociproxy.web.channel import Channel
+from txociproxy.web.closing import CUT_S, LINGER_S
 from txociproxy.web.http2.connection import Connection
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txociproxy.web.access import client_address
+from txociproxy.web.closing import CLOSING_S, LINGER_S
 from txociproxy.web.heads import form_too_large
-from txociproxy.web.http2.ending import CLOSING_S, LINGER_S, Clocks, Ending, is_secure
+from txociproxy.web.http2.ending import Clocks, Ending, is_secure
 from txociproxy.web.http2.frames import goaway
 from txociproxy.web.http2.guard import Guard
 from txociproxy.web.http2.limits import MAX_FORMS_BYTES, QUEUE_BYTES

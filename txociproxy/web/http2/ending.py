@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
 
-# How long a client may take to read our last words; and the end of a body, which the kernel may hold for it.
-LINGER_S: Final = 2.0
-CLOSING_S: Final = 300.0
-LINGER_BYTES: Final = 16 * 1024 * 1024
+from txociproxy.web.closing import LINGER_BYTES
 
 
 @define(eq=False)

@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 
 from txociproxy.oci.errors import OCIError
 from txociproxy.web.access import client_address
+from txociproxy.web.closing import CLOSING_S
 from txociproxy.web.heads import check_bringing, form_too_large, refusal_fields
 from txociproxy.web.http2.ending import cancel
 from txociproxy.web.http2.heads import Head, read_head
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from txociproxy.web.site import DoorRequest, DoorSite
 
 _log: Final = Logger(namespace="txociproxy.doors")
-# As long as a connection of HTTP/1.1 may take for what is left when its answer is over.
-DELIVERING_S: Final = 300.0
 
 
 @define(eq=False)
@@ -178,7 +177,7 @@ class Stream:
 
     def _end(self) -> None:
         if self.is_open:
-            self._within(DELIVERING_S)
+            self._within(CLOSING_S)
             self._connection.sender.end(self.stream_id)
 
     def _within(self, delay_s: float) -> None:

@@ -18,9 +18,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from txociproxy.web.closing import LINGER_S
+
 # The first byte of a record that carries a handshake (RFC 8446 §5.1).
 HANDSHAKE: Final = 0x16
-LINGER_S: Final = 2.0
 CLOSE_S: Final = 5.0
 _TEXT: Final = b"this door speaks TLS; use https://\n"
 PLAIN_ANSWER: Final = (
